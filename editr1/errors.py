@@ -45,12 +45,34 @@ class ExitCode(IntEnum):
     """The process was terminated (SIGTERM) and committed a checkpoint, from which the next attempt continues."""
 
 
+_SIGNAL_CODES = 128
+"""Exit code of a process that a signal ended, less the number of the signal."""
+
+
 def is_retryable(code: int) -> bool:
     """Return True if a stage that ended with ``code`` may succeed in another attempt.
 
     A negative code is a signal number, as in Python's ``subprocess``.
     """
-    return code < 0 or code >= 128
+    return code < 0 or code >= _SIGNAL_CODES
+
+
+def shell_code(code: int) -> int:
+    """Return a code of Python's ``subprocess`` as a shell shows it: a process that signal ``n`` ended (``-n``) has 128 + ``n``.
+
+    Only the lowest byte of an exit code reaches the parent process. Without this conversion, -9 (SIGKILL) would become 247.
+    """
+    return _SIGNAL_CODES - code if code < 0 else code
+
+
+def failure_code(code: int | None) -> int:
+    """Return the exit code of a command or an attempt that did not reach its goal. It is from 1 to 255.
+
+    ``code`` is the code of the process that failed. If it is 0 (the process claims success), None (unknown) or does not fit into
+    a byte, the result is :attr:`ExitCode.UNEXPECTED`.
+    """
+    known = shell_code(code or 0)
+    return known if 0 < known < 256 else ExitCode.UNEXPECTED
 
 
 class Editr1Error(Exception):

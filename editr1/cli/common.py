@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.errors import Editr1Error, ExitCode, is_disk_full
+from editr1.errors import Editr1Error, ExitCode, failure_code, is_disk_full
 from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except Editr1Error as error:
-        raise fail(error, error.exit_code) from None
+        raise fail(error, failure_code(error.exit_code)) from None
     except Exception as error:
         if is_disk_full(error):
             raise fail(f"{_full_path(error)}; free some space and repeat the command", ExitCode.TRANSIENT) from None

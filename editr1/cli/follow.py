@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from editr1.cli.common import NEGATIVE_RESULT
 from editr1.durations import format_duration
 from editr1.errors import ExitCode
+from editr1.runs.next_step import NO_RESULT
 from editr1.terminal.console import error_console
 
 if TYPE_CHECKING:
@@ -83,7 +84,27 @@ def _poll(connection: Connection, names: Sequence[str], screen: _Screen, toleran
     if removed := set(names) - {stage.job.name for stage in stages}:
         screen.write(f"releases removed from the cluster: {', '.join(sorted(removed))}")
         return NEGATIVE_RESULT
-    return exit_code_of_releases(stages, time.time())
+    code = exit_code_of_releases(stages, time.time())
+    if code == ExitCode.DONE and (missing := _without_result(stages, screen)):
+        screen.write(f"{', '.join(missing)}: {NO_RESULT}")
+        return NEGATIVE_RESULT
+    return code
+
+
+def _without_result(stages: Sequence[StageOverview], screen: _Screen) -> list[str]:
+    """Return the names of the releases whose jobs succeeded without a result in the artifact store."""
+    from editr1.artifacts import StoreError
+
+    missing = []
+    for stage in stages:
+        if stage.job.service or stage.files is None:
+            continue
+        try:
+            if not stage.files.has_result():
+                missing.append(stage.job.name)
+        except StoreError as error:
+            screen.write(f"{stage.job.name}: the result could not be looked for: {error}")
+    return missing
 
 
 def _has_ended(stage: StageOverview, now: float) -> bool:

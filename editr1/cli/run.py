@@ -91,12 +91,12 @@ def run(
     from editr1.cli.view import RunView
     from editr1.config.store import store_at
     from editr1.launch.kubernetes.connect import load_cluster, store_config
-    from editr1.launch.local.processes import terminate_with_parent
+    from editr1.launch.local.processes import end_with_parent
     from editr1.runs.check import check_inputs
     from editr1.runs.spec import load_run
 
     with reporting():
-        terminate_with_parent()
+        end_with_parent()
         if on is Backend.LOCAL:
             _reject_cluster_options({"--detach": detach, "--cluster": cluster, "--namespace": namespace})
         spec = _with_store(load_run(file, overrides or [], os.environ), store)

@@ -147,6 +147,9 @@ class StageValues(ChartSettings):
     ``editr1 submit`` sets the key. If it is empty, the pod computes it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Random seed for the stage."""
+    heartbeat_timeout_seconds: Annotated[float, Field(ge=10, le=86400)] = 300.0
+    """Time, in seconds, after which a process of the stage that is stopped or hangs is killed. The stage is then tried
+    again."""
     git_revision: str = ""
     """Git revision of the code with which the stage was submitted. It is recorded in the manifests of the output
     artifacts."""

@@ -134,9 +134,9 @@ def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> R
     if record.state is State.DONE:
         return record
     failed = next((stage for stage in record.stages.values() if stage.state is State.FAILED), None)
-    codes = [item.exit_code for item in failed.attempts if item.exit_code] if failed else []
+    code = failed.attempts[-1].exit_code if failed and failed.attempts else None
     reason = failed.reason if failed else f"the run failed in {claim.holder}"
-    raise StageFailed(failed.name if failed else request.name, reason, codes[-1] if codes else ExitCode.UNEXPECTED)
+    raise StageFailed(failed.name if failed else request.name, reason, code)
 
 
 def _report(observer: Observer, stage: StageRecord, reported: dict[str, tuple[State, int]]) -> None:

@@ -83,7 +83,7 @@ def build_job(
         config=resolved.config if resolved else stage.config,
         workdir=context.workdir,
         git_revision=context.git_revision,
-        runtime=context.runtime,
+        runtime=context.runtime.model_copy(update={"heartbeat_timeout_seconds": stage.heartbeat_timeout_seconds}),
     )
 
 
@@ -118,6 +118,8 @@ def chart_values(
         "config": job.config,
         "store": _store_values(job.store),
     }
+    if stage is not None:
+        job_values["heartbeatTimeoutSeconds"] = stage.heartbeat_timeout_seconds
     if traceparent:
         job_values["telemetry"] = {"traceparent": traceparent}
     if stage is not None and not KINDS[job.kind].service:

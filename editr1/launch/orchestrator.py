@@ -12,16 +12,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Generic, NoReturn
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.store import StoreConfig
-from editr1.errors import Editr1Error, ExitCode
+from editr1.errors import Editr1Error, ExitCode, failure_code
 from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job
 from editr1.launch.launcher import Handle, Launcher, Observation, Request
 from editr1.launch.observer import Observer
+from editr1.runs.await_result import await_result
 from editr1.runs.job import RuntimeSettings, StageJob
-from editr1.runs.next_step import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
+from editr1.runs.next_step import (
+    NextStep,
+    after_end,
+    after_service_end,
+    before_start,
+    overdue,
+    service_of,
+    services_wanted,
+    startable,
+)
 from editr1.runs.record import (
     Attempt,
     Missing,
@@ -51,11 +61,14 @@ ABORT_SECONDS = 5.0
 
 
 class StageFailed(Editr1Error):
-    """A stage failed and will not be retried. ``exit_code`` is the exit code of the stage's process."""
+    """A stage failed and will not be retried.
 
-    def __init__(self, stage: str, reason: str, exit_code: int) -> None:
+    ``exit_code`` is the exit code of the stage's process, as :func:`editr1.errors.failure_code` returns it: never 0.
+    """
+
+    def __init__(self, stage: str, reason: str, exit_code: int | None) -> None:
         super().__init__(f"stage {stage}: {reason}")
-        self.exit_code = exit_code
+        self.exit_code = failure_code(exit_code)
 
 
 class DeadlineExceeded(StageFailed):
@@ -154,7 +167,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         while True:
             code, reason = self._attempt(stage, record, resolved)
             failures += code != ExitCode.DONE
-            decision = after_end(code, self._adopt_result(record), failures, stage.retries)
+            decision = after_end(code, self._adopt_result(record, ended_with=code), failures, stage.retries)
             if decision.action is NextStep.FINISH:
                 self._observer.stage_ended(record)
                 return True
@@ -167,9 +180,16 @@ class RunOrchestrator(Generic[Request, Handle]):
             self._observer.stage_retried(record, record.reason, decision.delay)
             self._sleep(decision.delay)
 
-    def _adopt_result(self, record: StageRecord) -> bool:
-        """Copy the stage's result from the store into ``record``. Returns False if the store contains no result."""
-        result = load_complete_result(self._store, self._record.name, record.name, record.key)
+    def _adopt_result(self, record: StageRecord, ended_with: int | None = None) -> bool:
+        """Copy the stage's result from the store into ``record``. Returns False if the store contains no result.
+
+        If the stage has just ended with code 0, the result is looked for repeatedly (:func:`await_result`).
+        """
+        where = (self._store, self._record.name, record.name, record.key)
+        if ended_with == ExitCode.DONE:
+            result = await_result(*where, should_stop=self._context.should_stop)
+        else:
+            result = load_complete_result(*where)
         if result is None:
             return False
         record.state, record.outputs, record.metrics = State.DONE, result.outputs, result.metrics
@@ -275,43 +295,70 @@ class RunOrchestrator(Generic[Request, Handle]):
         return ExitCode.UNEXPECTED if observation.exit_code is None else observation.exit_code
 
     def _ensure_service(self, stage: StageSpec) -> None:
-        """Start a reward service, or restart it if it has exited, and wait until it is ready."""
-        running = self._services.get(stage.name)
-        if running is not None and self._launcher.observe(running.handle).running:
-            return
-        if running is None:
+        """Start a reward service, or restart it if it has exited, and wait until it is ready.
+
+        Raises:
+            StageFailed: the service has no retry left, failed with a permanent error, or did not become ready in time.
+        """
+        service = self._services.get(stage.name)
+        if service is None:
             record, resolved = self._prepare(stage)
             service = self._services[stage.name] = _Service(self._submit(stage, record, resolved))
         else:
             record = self._record.stages[stage.name]
-            self._close(record, self._launcher.observe(running.handle))
-            if running.restarts >= stage.retries:
-                reason = f"the reward service exited: {record.attempts[-1].reason}"
-                raise StageFailed(stage.name, reason, ExitCode.UNEXPECTED)
+            if self._observe(record, service.handle).running:
+                return
+            self._restart(stage, record, service)
+        while not (urls := self._wait_ready(stage, record, service.handle)):
+            self._restart(stage, record, service)
+        service.urls = urls
+        self._observer.service_ready(record, urls)
+
+    def _restart(self, stage: StageSpec, record: StageRecord, service: _Service[Handle]) -> None:
+        """Start a reward service that has exited once more. Raises StageFailed if it must not be started again."""
+        service.failures += 1
+        code = self._close(record, self._launcher.observe(service.handle))
+        decision = after_service_end(code, bool(service.urls), service.failures, stage.retries)
+        cause = record.attempts[-1].reason
+        record.reason = f"{decision.reason}{': ' + cause if cause else ''}"
+        if decision.action is NextStep.FAIL:
+            self._fail_service(stage, record, code)
+        self._save()
+        self._observer.stage_retried(record, record.reason, decision.delay)
+        self._sleep(decision.delay)
+        config = record.config
+        if service.urls:
             # The stage keeps using the old address, and verifies that the same model is served there.
-            port = int(running.urls[0].rsplit(":", 1)[1])
-            resolved = ResolvedStage({**record.config, "port": port}, record.inputs, record.key)
-            handle = self._submit(stage, record, resolved)
-            service = self._services[stage.name] = _Service(handle, running.urls, running.restarts + 1)
-        service.urls = self._wait_ready(stage, record, service.handle)
-        self._observer.service_ready(record, service.urls)
+            config = {**config, "port": int(service.urls[0].rsplit(":", 1)[1])}
+        service.handle = self._submit(stage, record, ResolvedStage(config, record.inputs, record.key))
 
     def _wait_ready(self, stage: StageSpec, record: StageRecord, handle: Handle) -> tuple[str, ...]:
-        """Wait until a reward service is ready and return its addresses. If it fails to start, cancel it and raise StageFailed."""
+        """Wait until a reward service is ready and return its addresses; empty if the service has exited.
+
+        Raises:
+            StageFailed: the service did not become ready in time and was cancelled.
+            RunStopped: the run was stopped, and the service was cancelled.
+        """
         deadline = time.monotonic() + self._context.ready_seconds
         while True:
             observation = self._observe(record, handle)
-            if observation.ready_urls:
-                return observation.ready_urls
-            if not observation.running or time.monotonic() > deadline or self._context.should_stop():
+            if observation.ready_urls or not observation.running:
+                return observation.ready_urls if observation.running else ()
+            if time.monotonic() > deadline or self._context.should_stop():
                 break
             time.sleep(POLL_SECONDS)
-        del self._services[stage.name]
         self._launcher.cancel(handle, 10)
-        code = self._close(record, observation)
+        self._close(record, self._launcher.observe(handle))
         if self._context.should_stop():
+            del self._services[stage.name]
             raise RunStopped
-        record.state, record.reason = State.FAILED, observation.reason or "the reward service did not become ready"
+        record.reason = f"the reward service did not become ready within {self._context.ready_seconds:g} s"
+        self._fail_service(stage, record, ExitCode.UNEXPECTED)
+
+    def _fail_service(self, stage: StageSpec, record: StageRecord, code: int) -> NoReturn:
+        """Record that a reward service that has exited failed, and raise StageFailed."""
+        del self._services[stage.name]
+        record.state = State.FAILED
         self._observer.stage_ended(record)
         raise StageFailed(stage.name, record.reason, code)
 
@@ -370,4 +417,6 @@ def _log_errors(message: str) -> Iterator[None]:
 class _Service(Generic[Handle]):
     handle: Handle
     urls: tuple[str, ...] = ()
-    restarts: int = 0
+    """Addresses of the service; empty until it has been ready once."""
+    failures: int = 0
+    """Number of times that the service has exited although it was needed."""

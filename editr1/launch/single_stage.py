@@ -18,6 +18,7 @@ from editr1.launch.execute import execute
 from editr1.launch.job_builder import JobContext, build_job
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.observer import Observer
+from editr1.parallel.heartbeat import FOLDER_VARIABLE
 from editr1.runs.job import PARENT_VARIABLE, RuntimeSettings
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import parse_reference
@@ -116,5 +117,6 @@ def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, sto
     job.workdir.mkdir(parents=True, exist_ok=True)
     request.job_file.write_bytes(dump_stored(job))
     environment = {**os.environ, **request.environment}
-    environment.pop(PARENT_VARIABLE)  # the stage replaces this process, so no parent process has to end it
+    for name in (PARENT_VARIABLE, FOLDER_VARIABLE):
+        environment.pop(name)  # the stage replaces this process, so no parent process has to end or watch it
     os.execve(sys.executable, list(request.argv), environment)

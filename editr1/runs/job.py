@@ -14,6 +14,7 @@ from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
+from editr1.parallel.heartbeat import TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import Name
@@ -38,6 +39,8 @@ class RuntimeSettings(Settings):
     """Name of the stage's Helm release on a cluster; empty if the stage runs as a local process."""
     publish_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Interval in seconds at which a pod writes progress, logs and spans to the store."""
+    heartbeat_timeout_seconds: Annotated[float, Field(ge=10)] = TIMEOUT_SECONDS
+    """Time in seconds after which a process of the stage that writes no heartbeat is killed."""
     retries: Annotated[int | None, Field(ge=0)] = None
     """Maximum number of restarts of a container after failures; null if the pod does not limit this number."""
     span_file: Path | None = None
@@ -90,6 +93,11 @@ class StageJob(Settings):
                     " sha256:<digest>"
                 )
         return self
+
+    @property
+    def note_file(self) -> Path:
+        """Path of a text file that says for what the stage waits, such as a silent rank. It does not exist if there is no problem."""
+        return self.workdir / "note.txt"
 
     @property
     def progress_file(self) -> Path:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.artifacts import ArtifactStore
 from editr1.errors import ExitCode, is_retryable
+from editr1.runs.await_result import await_result
 from editr1.runs.record import stage_prefix
 from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored
 from editr1.telemetry import json_lines
@@ -122,6 +123,11 @@ class LiveFiles:
 
     def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
         self._store, self._prefix = store, stage_prefix(run, stage, key)
+        self._where = (store, run, stage, key)
+
+    def has_result(self) -> bool:
+        """Return True if the stage has committed its result. It is looked for repeatedly (:func:`await_result`)."""
+        return await_result(*self._where) is not None
 
     def write_progress(self, progress: LiveProgress) -> None:
         """Write the current progress. It replaces the previous one."""

@@ -15,6 +15,8 @@ FIRST_RETRY_SECONDS = 1.0
 """Delay in seconds before the first retry of a stage. The delay doubles with each further failure."""
 MAX_RETRY_SECONDS = 60.0
 """Maximum delay in seconds before a retry of a stage."""
+NO_RESULT = "the process of the stage exited with code 0 but committed no result; read its log"
+"""Why a stage failed although its process reported success."""
 
 
 class NextStep(StrEnum):
@@ -64,15 +66,30 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     if has_result:
         return Decision(NextStep.FINISH)
     if exit_code == ExitCode.DONE:
-        return Decision(
-            NextStep.FAIL, "the process of the stage exited with code 0 but committed no result; read its log"
-        )
+        return Decision(NextStep.FAIL, NO_RESULT)
     if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:
         return Decision(NextStep.FAIL, f"exit code {exit_code}, and no retry is left (retries: {retries})")
-    delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
-    return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", delay)
+    return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", _delay(failures))
+
+
+def after_service_end(exit_code: int, was_ready: bool, failures: int, retries: int) -> Decision:
+    """Decide what to do after a reward service has exited although a stage needs it.
+
+    A service that was ready once is started again after any exit code, as Kubernetes does. One that never became ready is not
+    started again after a permanent error. The other arguments are those of :func:`after_end`.
+    """
+    ended = f"the reward service exited with code {exit_code}{'' if was_ready else ' before it was ready'}"
+    if not was_ready and exit_code != ExitCode.DONE and not is_retryable(exit_code):
+        return Decision(NextStep.FAIL, f"{ended} (permanent error)")
+    if failures > retries:
+        return Decision(NextStep.FAIL, f"{ended}, and no retry is left (retries: {retries})")
+    return Decision(NextStep.RETRY, ended, _delay(failures))
+
+
+def _delay(failures: int) -> float:
+    return min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (failures - 1))
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:

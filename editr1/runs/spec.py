@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, load_settings, validate
+from editr1.parallel.heartbeat import TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.serving.identity import DIGEST_PATTERN
@@ -50,6 +51,8 @@ class StageSpec(Settings):
     """Number of processes per node, one per GPU (torchrun's nproc_per_node)."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     """Maximum number of retries after retryable exit codes (128 or above)."""
+    heartbeat_timeout_seconds: Annotated[float, Field(ge=10)] = TIMEOUT_SECONDS
+    """Time in seconds after which a process of the stage that is stopped or hangs is killed, and the stage is tried again."""
     deadline_seconds: Annotated[float | None, Field(gt=0)] = None
     """Time limit for all attempts of the stage together, in seconds; unset: no limit."""
     pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0

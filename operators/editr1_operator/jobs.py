@@ -8,7 +8,8 @@ from __future__ import annotations
 from editr1.errors import ExitCode
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState
 from editr1.launch.kubernetes.state import Phase, Trouble, pods_left, state_of
-from editr1.runs.next_step import before_start, overdue, service_of
+from editr1.runs.await_result import RESULT_SECONDS
+from editr1.runs.next_step import NO_RESULT, before_start, overdue, service_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import DeleteJob, Launch, LoadResult, Resolve
 from editr1_operator.failures import (
@@ -23,6 +24,8 @@ from editr1_operator.health import failure_message, has_ended, is_active, waitin
 from editr1_operator.plan import PlanBuilder, close_attempt
 from editr1_operator.services import ensure_service
 from editr1_operator.suspension import end_suspension, plan_suspended, suspend
+
+_LOOKING_AGAIN = "the job succeeded, but its result is not in the artifact store; looking again"
 
 
 def plan_stage(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
@@ -193,7 +196,10 @@ def _delete_outdated(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Decide the next step of a stage whose job succeeded but whose result has not been found yet."""
+    """Decide the next step of a stage whose job succeeded but whose result has not been found yet.
+
+    The result is looked for again for :data:`RESULT_SECONDS`. Then the stage fails.
+    """
     seen = plan.observed_of(stage)
     if not seen.result_read:
         return plan.act(LoadResult(stage.name))
@@ -201,8 +207,13 @@ def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message = "the job succeeded; waiting for its remaining pods to stop"
         plan = plan.update(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message=message)
         return delete_stuck_pods(plan, stage)
-    message = "the process of the stage exited with code 0 but committed no result; read its log"
-    return plan.fail(stage, Reason.NO_RESULT, message, code=ExitCode.DONE)
+    status = plan.status_of(stage)
+    # Before the job succeeded, the field contained the time since which the stage waited for its pods.
+    since = (status.pending_since if status.message == _LOOKING_AGAIN else None) or plan.now
+    if overdue(since, plan.now, RESULT_SECONDS) is None:
+        waiting = {"state": RunState.RUNNING, "reason": Reason.RUNNING, "message": _LOOKING_AGAIN}
+        return plan.update(stage, **waiting, pending_since=since)
+    return plan.fail(stage, Reason.NO_RESULT, NO_RESULT, code=ExitCode.UNEXPECTED)
 
 
 def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:

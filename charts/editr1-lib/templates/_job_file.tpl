@@ -16,6 +16,7 @@
 {{- $runtime := dict
   "release" (include "editr1.name" $root)
   "publish_seconds" (.telemetry.publishIntervalSeconds | int)
+  "heartbeat_timeout_seconds" (.heartbeatTimeoutSeconds | float64)
   "log_format" (ternary "json" "text" .telemetry.jsonLogs) -}}
 {{- if and (hasKey . "restartPolicy") (eq (default "" .restartPolicy) "ExitCode") -}}
 {{- $_ := set $runtime "retries" (.retries | int) -}}

@@ -10,7 +10,7 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
 from editr1.durations import parse_timestamp
-from editr1.errors import Editr1Error, ExitCode
+from editr1.errors import Editr1Error, ExitCode, failure_code
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.resources import EDITRUN
@@ -189,13 +189,12 @@ def follow(
 def exit_code(status: RunStatus) -> int:
     """Return the exit code of a command that waited until a run ended.
 
-    The code is 0 if the run is done. Otherwise, it is the last nonzero exit code of the failed stage, or 1 if there is no such code.
+    The code is 0 if the run is done. Otherwise, it is that of the last attempt of the failed stage, or 1 if there is no such code.
     """
     if status.state is RunState.DONE:
         return ExitCode.DONE
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
-    codes = [item.exit_code for item in (failed.attempts if failed else ()) if item.exit_code]
-    return codes[-1] if codes else ExitCode.UNEXPECTED
+    return failure_code(failed.attempts[-1].exit_code if failed and failed.attempts else None)
 
 
 def _failure(name: str, status: RunStatus) -> StageFailed | RunRejected:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,8 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from editr1.errors import shell_code
 from editr1.launch.launcher import Observation
-from editr1.launch.local.processes import terminate
+from editr1.launch.local.processes import signal_name, terminate
+from editr1.launch.local.reaper import Reaper
+from editr1.launch.local.watch import ProcessWatch
+from editr1.parallel.heartbeat import FOLDER_VARIABLE
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.spec import StageSpec
@@ -46,7 +49,10 @@ class LocalHandle:
     process: subprocess.Popen[bytes]
     request: LocalRequest
     progress: ProgressReader
+    watch: ProcessWatch
     log: IO[bytes] | None = field(default=None, repr=False)
+    log_start: int = 0
+    """Size of the log file in bytes when the process was started. Earlier lines are those of earlier attempts."""
 
 
 class LocalLauncher:
@@ -57,6 +63,7 @@ class LocalLauncher:
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
         self._inherited = tuple(inherited)
+        self._reaper = Reaper()
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None = None) -> LocalRequest:
         """Return the command, environment and job of the process that ``submit`` would start."""
@@ -64,6 +71,7 @@ class LocalLauncher:
         env = {
             **({"TRACEPARENT": traceparent} if traceparent else {}),
             CONFIG_VARIABLE: str(job.workdir / "job.json"),
+            FOLDER_VARIABLE: str(job.workdir / "heartbeats"),
             "PET_NPROC_PER_NODE": str(processes),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
@@ -86,9 +94,13 @@ class LocalLauncher:
         workdir = request.job.workdir
         workdir.mkdir(parents=True, exist_ok=True)
         request.job_file.write_bytes(dump_stored(request.job))
-        (workdir / "service.json").unlink(missing_ok=True)
+        for file in (workdir / "service.json", request.job.note_file):
+            file.unlink(missing_ok=True)
+        beats = Path(request.environment[FOLDER_VARIABLE])
+        beats.mkdir(exist_ok=True)
         progress = ProgressReader(request.job.progress_file, skip_existing=True)
         log = request.log.open("ab")
+        start = log.tell()
         process = subprocess.Popen(
             request.argv,
             env={**os.environ, **request.environment},
@@ -98,16 +110,18 @@ class LocalLauncher:
             start_new_session=True,
             pass_fds=self._inherited,
         )
-        return LocalHandle(process, request, progress, log=log)
+        self._reaper.add(process.pid)
+        return LocalHandle(process, request, progress, ProcessWatch(process, request.job, beats), log, start)
 
     def observe(self, handle: LocalHandle) -> Observation:
         """Return whether the process is running, its exit code, the addresses of its service and its new progress lines."""
         code = handle.process.poll()
         lines = handle.progress.new()
-        if code is not None and handle.log is not None:
-            handle.log.close()
-        reason = "" if code in (None, 0) else _last_error(handle.request.log)
-        return Observation(code is None, code, reason, self._urls(handle), lines)
+        if code is None:
+            handle.watch.observe()
+            return Observation(True, None, "", handle.watch.urls(), lines, handle.watch.note)
+        self._close(handle)
+        return Observation(False, shell_code(code), _reason(code, handle), (), lines)
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
         """Send SIGTERM to the process and wait until it exits.
@@ -115,15 +129,16 @@ class LocalLauncher:
         If it has not exited after ``grace`` seconds, SIGKILL is sent to its process group.
         """
         terminate(handle.process, grace)
-        if handle.log is not None:
-            handle.log.close()
+        self._close(handle)
 
-    def _urls(self, handle: LocalHandle) -> tuple[str, ...]:
-        path = handle.request.job.workdir / "service.json"
-        try:
-            return tuple(json.loads(path.read_bytes())["urls"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent, incomplete or damaged: not ready
-            return ()
+    def _close(self, handle: LocalHandle) -> None:
+        """Release what belongs to a process that has exited. Further calls do nothing."""
+        if handle.log is None:
+            return
+        handle.watch.stop()
+        handle.log.close()
+        handle.log = None
+        self._reaper.remove(handle.process.pid)
 
 
 def _threads(processes: int, concurrent: bool) -> int:
@@ -131,9 +146,25 @@ def _threads(processes: int, concurrent: bool) -> int:
     return max(1, (os.cpu_count() or 1) // (processes * (2 if concurrent else 1)))
 
 
-def _last_error(log: Path) -> str:
+def _reason(code: int, handle: LocalHandle) -> str:
+    """Return why an attempt failed: the signal that ended it, or the last error in its log. Empty if it succeeded."""
+    if code == 0:
+        return ""
+    if handle.watch.killed_because:
+        return handle.watch.killed_because
+    if code < 0:
+        return f"the process was killed by {signal_name(-code)}"
+    return _last_error(handle.request.log, handle.log_start)
+
+
+def _last_error(log: Path, start: int) -> str:
+    """Return the last line of a log that reports an error, else the last line that is no message of level INFO.
+
+    Lines that were written before the position ``start`` (in bytes) are ignored.
+    """
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
+        file.seek(max(start, log.stat().st_size - 8192))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if " ERROR " in line or "Error" in line]
-    return (errors or lines or [""])[-1].strip()
+    others = [line for line in lines if " INFO " not in line]
+    return (errors or others or [f"the process wrote no error message; read {log}"])[-1].strip()

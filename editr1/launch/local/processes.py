@@ -6,14 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode
 from editr1.runs.job import PARENT_VARIABLE
 
 
-def terminate_with_parent() -> None:
-    """Ask the kernel to send SIGTERM to this process when its parent exits. This works on Linux only.
+def end_with_parent() -> None:
+    """End this process when its parent exits, whatever ended the parent.
+
+    A stage receives SIGTERM, so that it can commit a checkpoint. A rank is killed at once: its parent, the main process of the stage,
+    does not exit before its ranks unless it was killed, and the next attempt must not run next to ranks of this one.
+
+    On Linux, the kernel sends the signal, even to a process that is stopped. On other systems, a thread looks for the parent
+    every second.
 
     The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, the function does nothing. If the
     parent has already exited, this process exits with code 143. Raises ConfigError if the variable is not a process ID.
@@ -23,14 +31,33 @@ def terminate_with_parent() -> None:
         raise ConfigError(
             f"{PARENT_VARIABLE} {parent!r}: not a process id; unset this variable, which the launcher sets for stages"
         )
-    if sys.platform != "linux" or parent is None:
+    if parent is None:
         return
-    import ctypes
+    number = signal.SIGKILL if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGTERM
+    if sys.platform == "linux":
+        import ctypes
 
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+    else:
+        threading.Thread(target=_signal_without_parent, args=(int(parent), number), daemon=True).start()
     if os.getppid() != int(parent):
         sys.exit(ExitCode.TERMINATED)
+
+
+def _signal_without_parent(parent: int, number: int) -> None:
+    """Wait until the parent of this process is no longer ``parent``, and then send the signal ``number`` to this process."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), number)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
@@ -40,6 +67,7 @@ def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
     """
     if process.poll() is None:
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # a stopped process receives SIGTERM only when it continues
         wait_or_kill(process, grace)
 
 

@@ -15,8 +15,9 @@ from editr1.artifacts import open_store
 from editr1.artifacts.weights import UnusableModel
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode, exit_code_of, is_disk_full
-from editr1.launch.local.processes import terminate_with_parent
+from editr1.launch.local.processes import end_with_parent
 from editr1.parallel.context import DistributedContext
+from editr1.parallel.heartbeat import start_heartbeat
 from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_complete_result, save_result
@@ -39,8 +40,9 @@ def main(body: Body, module: str) -> None:
     and in the pods of a PyTorchJob.
     """
     configure_logging()
+    start_heartbeat()
     try:
-        terminate_with_parent()
+        end_with_parent()
         job = read_job()
     except ConfigError as error:
         _log_lines(error)
@@ -48,7 +50,7 @@ def main(body: Body, module: str) -> None:
     configure_logging(job.runtime.log_format)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
-            sys.exit(launch_ranks(module))
+            sys.exit(launch_ranks(module, job))
         code = _run(body, job)
     except ModuleNotFoundError as error:
         code = exit_code(_not_installed(error, job.kind))

@@ -33,7 +33,8 @@ from tenacity import (
 )
 
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
-from editr1.errors import ExitCode
+from editr1.errors import ExitCode, shell_code
+from editr1.parallel.heartbeat import BEAT_SECONDS, FOLDER_VARIABLE, HeartbeatWatch, stage_file
 from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job
 from editr1.runs.kinds import KINDS
@@ -162,7 +163,7 @@ class _Attempt:
         self._publish()
         end_gauges()
         flush()
-        return self._finish(128 - code if code < 0 else code, retries_used(earlier))
+        return self._finish(shell_code(code), retries_used(earlier))
 
     def _write_job(self) -> Path:
         """Write the resolved job file, which the stage process reads, and return its path."""
@@ -173,8 +174,9 @@ class _Attempt:
         return file
 
     def _run_stage(self, file: Path) -> int:
-        job = self._job
-        environment = {**os.environ, CONFIG_VARIABLE: str(file), "PYTHONSAFEPATH": "1"}
+        job, beats = self._job, self._job.workdir / "heartbeats"
+        beats.mkdir(exist_ok=True)
+        environment = {**os.environ, CONFIG_VARIABLE: str(file), "PYTHONSAFEPATH": "1", FOLDER_VARIABLE: str(beats)}
         environment["TRACEPARENT"] = traceparent() or ""
         if KINDS[job.kind].distributed:
             logs = job.workdir / "logs"
@@ -194,7 +196,8 @@ class _Attempt:
         assert process.stdout is not None
         pump = threading.Thread(target=self._pump, args=(process.stdout,), daemon=True)
         pump.start()
-        code = self._watch(process)
+        timeout = job.runtime.heartbeat_timeout_seconds
+        code = self._watch(process, HeartbeatWatch(stage_file(beats), f"stage {job.stage}", process.pid, timeout))
         pump.join(10)
         return code
 
@@ -211,11 +214,18 @@ class _Attempt:
             sys.stdout.flush()
             self._tail.add(line.rstrip("\n"))
 
-    def _watch(self, process: subprocess.Popen[str]) -> int:
+    def _watch(self, process: subprocess.Popen[str], heartbeat: HeartbeatWatch) -> int:
+        """Wait until the stage's process ends, and return its exit code. Kill it if it is silent for too long."""
         while True:
             try:
-                return process.wait(self._every)
+                return process.wait(min(self._every, BEAT_SECONDS))
             except subprocess.TimeoutExpired:
+                silence = heartbeat.observe()
+                if silence is not None:
+                    self._tail.add(f"{'ERROR ' if silence.is_over_timeout else ''}{silence}")
+                    log.log(logging.ERROR if silence.is_over_timeout else logging.WARNING, "%s", silence)
+                if silence is not None and silence.is_over_timeout:
+                    os.killpg(process.pid, signal.SIGKILL)
                 self._publish()
 
     def _finish(self, code: int, used: int) -> int:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
-from editr1.errors import ExitCode
-from editr1.runs.job import PARENT_VARIABLE
+from editr1.errors import ExitCode, failure_code
+from editr1.parallel.heartbeat import FOLDER_VARIABLE
+from editr1.runs.job import PARENT_VARIABLE, StageJob
+from editr1.stages.runtime.rank_watch import RankWatch
 
 log = logging.getLogger("editr1.stage")
 
 
-def launch_ranks(module: str) -> int:
+def launch_ranks(module: str, job: StageJob) -> int:
     """Run ``module`` on every rank until all have exited, and return the exit code.
 
     Environment variables ``PET_*`` configure torchrun. If ranks fail, the exit code is that of the rank that failed
-    first. The command ``torchrun`` is not used, because it does not return this exit code.
+    first. The command ``torchrun`` is not used, because it does not return this exit code. A rank that writes no heartbeat for
+    ``heartbeat_timeout_seconds`` is killed, so that the exit code is 137.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -38,14 +42,27 @@ def launch_ranks(module: str) -> int:
     config.monitor_interval = 0.1
     if PARENT_VARIABLE in os.environ:
         os.environ[PARENT_VARIABLE] = str(os.getpid())  # the ranks end when this process ends
+    watch = _watch_ranks(job)
     try:
         elastic_launch(config, command)(*arguments)
     except ChildFailedError as error:
         _rank, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
+        for silence in watch.killed:  # the last error in the log becomes the reason of the attempt's failure
+            log.error("%s", silence)
+        return failure_code(failure.exitcode)
     except SignalException:
         return ExitCode.TERMINATED
     except (DistError, RendezvousError) as error:
         log.error("the other nodes of the stage cannot be reached: %s", error)
         return ExitCode.TRANSIENT
+    finally:
+        watch.stop()
     return ExitCode.DONE
+
+
+def _watch_ranks(job: StageJob) -> RankWatch:
+    folder = Path(os.environ.setdefault(FOLDER_VARIABLE, str(job.workdir / "heartbeats")))
+    folder.mkdir(parents=True, exist_ok=True)
+    watch = RankWatch(folder, job.runtime.heartbeat_timeout_seconds, job.note_file)
+    watch.start()
+    return watch

@@ -38,6 +38,11 @@ code = plan[min(starts, len(plan)) - 1]
 with job.progress_file.open("a") as file:
     file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
 if job.kind == "serve":
+    if code == "killed before it is ready":
+        os.kill(os.getpid(), 9)
+    if isinstance(code, int) and code:
+        print("12:00:00 ERROR editr1: the server failed", file=sys.stderr)
+        sys.exit(code)
     (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
     if code == "exit while grpo runs":
         wait_for_start("grpo", earlier["grpo"])

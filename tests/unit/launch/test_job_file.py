@@ -71,6 +71,7 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
     runtime = RuntimeSettings(
         release=release_name("demo", stage.name),
         publish_seconds=2,
+        heartbeat_timeout_seconds=stage.heartbeat_timeout_seconds,
         retries=None if stage.kind == "serve" else stage.retries,
         span_file=bundle.with_name("spans"),
         log_format="text",
@@ -90,12 +91,18 @@ def leaves(job: StageJob) -> dict[str, Any]:
 
 
 GRPO = (
-    StageSpec(name="editor", kind="grpo", inputs={"cases": DIGEST, "editor": DIGEST}, retries=6),
+    StageSpec(
+        name="editor",
+        kind="grpo",
+        inputs={"cases": DIGEST, "editor": DIGEST},
+        retries=6,
+        heartbeat_timeout_seconds=77.5,
+    ),
     GrpoConfig(iterations=3, learning_rate=3e-7, beta=0.04).model_dump(mode="json"),
     SET_ON_THE_CLUSTER,
 )
 SERVE = (
-    StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST}),
+    StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST}, heartbeat_timeout_seconds=77.5),
     ServeConfig(host="0.0.0.0", port=8000, max_batch_size=3).model_dump(mode="json"),
     SET_ON_THE_CLUSTER | SERVICE_HAS_NO,
 )

@@ -150,7 +150,7 @@ def test_stop_request_cancels_the_stage_and_next_run_continues(scripted: Any, mo
         scripted(spec(model), stop, sft=["sleep"])
     record, _, _ = scripted(spec(model), sft=[0])
     assert record.state is State.DONE
-    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 0]
 
 
 def test_second_process_in_the_same_folder_is_rejected(scripted: Any, model: str, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_stage_that_exceeds_its_deadline_is_stopped_and_fails(scripted: Any, mod
     with pytest.raises(StageFailed, match=r"sft: did not finish within deadline_seconds \(2 s\)"):
         scripted(late, sft=["sleep"])
     record, _, _ = scripted(spec(model), sft=[0])
-    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 0]
 
 
 @pytest.mark.parametrize(("user_value", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
@@ -226,23 +226,59 @@ def test_starting_service_is_cancelled_if_observing_it_fails(
 
 
 def test_exited_service_is_restarted_up_to_its_retries_per_run(scripted: Any, model: str) -> None:
-    def with_retries(retries: int, seed: int = 0) -> RunSpec:
-        plain = spec(model, seed=seed)
-        stages = [
-            stage.model_copy(update={"retries": retries}) if stage.name == "serve" else stage
-            for stage in plain.spec.stages
-        ]
-        return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
-
     with pytest.raises(StageFailed, match=r"grpo: permanent error \(exit code 3\)"):
-        scripted(with_retries(1), serve=["exit while grpo runs", 0], grpo=["after a restart of serve 3"])
+        scripted(with_retries(model, 1), serve=["exit while grpo runs", 0], grpo=["after a restart of serve 3"])
     record, _, _ = scripted(
-        with_retries(1), serve=[0, 0, "exit while grpo runs", 0], grpo=["after a restart of serve 0"]
+        with_retries(model, 1), serve=[0, 0, "exit while grpo runs", 0], grpo=["after a restart of serve 0"]
     )
     assert record.state is State.DONE
     assert len(record.stages["serve"].attempts) == 4
     with pytest.raises(StageFailed, match="serve: the reward service exited"):
-        scripted(with_retries(0, seed=1), serve=["exit while grpo runs"], grpo=["after a restart of serve 0"])
+        scripted(with_retries(model, 0, seed=1), serve=["exit while grpo runs"], grpo=["after a restart of serve 0"])
+
+
+def with_retries(model: str, retries: int, seed: int = 0) -> RunSpec:
+    """Return a run whose reward service has the given number of retries."""
+    plain = spec(model, seed=seed)
+    stages = [
+        stage.model_copy(update={"retries": retries}) if stage.name == "serve" else stage for stage in plain.spec.stages
+    ]
+    return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
+
+
+KILLED = "killed before it is ready"
+
+
+def test_service_killed_before_it_is_ready_is_started_again(scripted: Any, model: str) -> None:
+    record, _, _ = scripted(with_retries(model, 1), serve=[KILLED, 0])
+    assert record.state is State.DONE
+    assert record.stages["serve"].attempts[0].exit_code == 137
+    assert record.stages["serve"].attempts[0].reason == "the process was killed by SIGKILL"
+
+
+def test_service_killed_while_it_restarts_is_started_again(scripted: Any, model: str) -> None:
+    record, _, _ = scripted(
+        with_retries(model, 2), serve=["exit while grpo runs", KILLED, 0], grpo=["after a restart of serve 0"]
+    )
+    assert record.state is State.DONE
+    assert [attempt.exit_code for attempt in record.stages["serve"].attempts[:2]] == [9, 137]
+
+
+def test_service_without_retries_left_ends_the_run_with_the_code_of_the_signal(scripted: Any, model: str) -> None:
+    with pytest.raises(
+        StageFailed, match=r"exited with code 137 before it was ready, and no retry is left \(retries: 1\): .*SIGKILL"
+    ) as caught:
+        scripted(with_retries(model, 1), serve=[KILLED])
+    assert caught.value.exit_code == 137
+
+
+def test_service_with_a_permanent_error_is_not_started_again(scripted: Any, model: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        StageFailed, match=r"code 5 before it was ready \(permanent error\): .*the server failed"
+    ) as caught:
+        scripted(with_retries(model, 5), serve=[5])
+    assert caught.value.exit_code == 5
+    assert (tmp_path / "run" / "stages" / "serve" / "starts").read_text() == "1"
 
 
 def test_orchestrator_error_gives_the_stage_time_to_checkpoint(

@@ -9,6 +9,7 @@ from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, PodView
 from editr1_operator.actions import DeleteJob, ForceDeletePod, Launch, LoadResult, Resolve
 from editr1_operator.decide import decide
+from editr1_operator.jobs import _LOOKING_AGAIN
 from editr1_operator.observed import ObservedStage
 from tests.unit.operator.conftest import (
     NO_JOB,
@@ -196,8 +197,17 @@ CASES = {
         D,
         Reason.DONE,
     ),
+    "the result of a job that succeeded is looked for again": Case(
+        single_stage(
+            launched_status(state=S, pending_since=NOW - 500), observed_job(condition="Succeeded", result_read=True)
+        ),
+        *(R, Reason.RUNNING, (), "looking again"),
+    ),
     "a job that succeeded without a result fails": Case(
-        single_stage(launched_status(), observed_job(condition="Succeeded", result_read=True)),
+        single_stage(
+            launched_status(pending_since=NOW - 31, message=_LOOKING_AGAIN),
+            observed_job(condition="Succeeded", result_read=True),
+        ),
         F,
         Reason.NO_RESULT,
         (),

@@ -18,7 +18,7 @@ from editr1.runs.name_in_use import stated_settings
 from editr1.runs.record import RunRecord, save_record
 from editr1.runs.spec import Metadata, RunBody, RunSpec, StageSpec
 from editr1.serving.identity import RewardUnreachable
-from editr1_operator import reconcile
+from editr1_operator import jobs, reconcile
 from editr1_operator.actions import Resolve
 from editr1_operator.cache import Cache
 from editr1_operator.reconcile import Reconciler
@@ -64,6 +64,7 @@ class Scenario:
         )
         monkeypatch.setattr(reconcile._Reconciliation, "_save_record", lambda *_: self.done.append("recorded"))
         monkeypatch.setattr(reconcile, "archive_attempts", self._archive)
+        monkeypatch.setattr(jobs, "RESULT_SECONDS", -1.0)  # a result that is not found is not looked for again
 
     def _merge(self, _kind: str, _namespace: str, _name: str, patch: dict[str, Any], _part: str) -> dict[str, Any]:
         if self.merge_error:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from editr1.config.loader import ConfigError
-from editr1.launch.local.processes import terminate_with_parent
+from editr1.launch.local.processes import end_with_parent
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, make_workdir, read_job
 
 DIGEST = "sha256:" + "a" * 64
@@ -61,4 +61,4 @@ def test_workdir_that_cannot_be_a_folder_is_refused(tmp_path: Path, monkeypatch:
 def test_parent_that_is_no_process_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PARENT_VARIABLE, "abc")
     with pytest.raises(ConfigError, match=r"EDITR1_PARENT_PID 'abc': not a process id; unset"):
-        terminate_with_parent()
+        end_with_parent()

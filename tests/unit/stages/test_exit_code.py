@@ -108,7 +108,7 @@ def test_missing_extra_is_reported_with_the_install_command(
     job = StageJob(run="r", stage="c", kind="curate", key="a" * 64, seed=0, store=store, workdir=tmp_path)
     (tmp_path / "job.json").write_text(job.model_dump_json())
     monkeypatch.setenv("EDITR1_CONFIG", str(tmp_path / "job.json"))
-    monkeypatch.setattr(entry, "terminate_with_parent", lambda: None)
+    monkeypatch.setattr(entry, "end_with_parent", lambda: None)
     monkeypatch.setattr(entry, "configure_logging", lambda *_: None)
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:

@@ -153,7 +153,9 @@ def test_following_a_release_survives_repeated_outages(
     def overview(_connection: Any, found: Any) -> Any:
         phase, pod = next(observations)
         release = SimpleNamespace(pods=(PodView("p", phase=pod),))
-        return SimpleNamespace(job=found, release=release, state=StageState(phase), progress=None, attempts=())
+        return SimpleNamespace(
+            job=found, release=release, state=StageState(phase), progress=None, attempts=(), files=None
+        )
 
     monkeypatch.setattr("editr1.launch.kubernetes.overview.overview", overview)
     connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
