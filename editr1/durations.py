@@ -1,4 +1,4 @@
-"""Format durations as readable text, and convert timestamps between seconds since the epoch and text."""
+"""Format durations for display, and convert timestamps between seconds since the epoch and text."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def format_timestamp(epoch: float) -> str:
 def parse_timestamp(text: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 timestamp in UTC, such as "2026-05-01T17:05:48.123456789Z".
 
-    Kubernetes writes nanoseconds. ``datetime`` would truncate the timestamp to microseconds; this function rounds it to the
-    nearest float.
+    Timestamps from Kubernetes have nanoseconds, which ``datetime`` would truncate to microseconds. This function
+    rounds to the nearest float instead.
 
     Raises:
         ValueError: ``text`` is not an RFC 3339 timestamp in UTC.

@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
     DONE = 0
     """The outputs are committed."""
     UNEXPECTED = 1
-    """An unexpected error occurred (the log has its traceback), or the result of a command is negative, such as a failed check."""
+    """An unexpected error occurred (the log contains its traceback), or the result of a command is negative, such as a failed check."""
     CONFIG = 2
     """A setting is invalid, or access to a service is denied."""
     DATA = 3
@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
     KILLED = 137
     """The process was killed (SIGKILL): it ran out of memory, or the node was lost."""
     TERMINATED = 143
-    """The process was terminated (SIGTERM) and committed a checkpoint, from which the next attempt continues."""
+    """The process was terminated (SIGTERM) after it had committed a checkpoint, from which the next attempt continues."""
 
 
 _SIGNAL_CODES = 128
@@ -87,8 +87,8 @@ class Editr1Error(Exception):
 def exit_code_of(error: BaseException) -> int | None:
     """Return the exit code of a stage that fails with ``error``, or None if the error is unexpected.
 
-    Three kinds of errors of other libraries are transient: network errors, a full disk (the retry may run on another
-    node), and a failed collective after the loss of another rank.
+    Three kinds of errors from other libraries are transient: network errors, a full disk (the retry may run on
+    another node), and a failed collective after the loss of another rank.
     """
     if isinstance(error, Editr1Error):
         return error.exit_code
@@ -118,7 +118,7 @@ def is_disk_full(error: BaseException) -> bool:
 def _is_lost_rank(error: BaseException) -> bool:
     """Return True if a collective failed because another rank was lost.
 
-    Such errors are ``torch.distributed.DistError``, and any RuntimeError with a message of the gloo backend.
+    Such errors are ``torch.distributed.DistError``, and any RuntimeError with a message from the gloo backend.
     """
     if any(base.__name__ == "DistError" for base in type(error).__mro__):
         return True

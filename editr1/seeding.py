@@ -27,9 +27,9 @@ def derive_rng(*parts: Part) -> np.random.Generator:
 
 
 def derive_seed(seed: int, *parts: Part) -> int:
-    """Derive a seed in [0, 2**63) from a stage's ``seed`` and from ``parts``, which say what the seed is used for.
+    """Derive a seed in [0, 2**63) from a stage's ``seed`` and from ``parts``, which identify the purpose of the derived seed.
 
-    Seeds that are derived from different ``parts`` or a different ``seed`` are independent.
+    Seeds derived from different ``parts`` or different values of ``seed`` are independent.
     """
     state = hashlib.sha256(str(seed).encode())
     _update(state, parts)
@@ -67,23 +67,29 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator for one random choice in curation. ``key`` identifies the choice and contains the seed."""
+    """Return the random number generator for one random choice in curation.
+
+    ``key`` identifies the choice and contains the seed.
+    """
     return np.random.default_rng(list(_joined_hash(key)))
 
 
 def curation_seed(*key: str | int) -> int:
-    """Return the seed in [0, 2**31) of one request that curation sends to an endpoint. ``key`` identifies the request."""
+    """Return the seed in [0, 2**31) for one request that curation sends to an endpoint.
+
+    ``key`` identifies the request.
+    """
     return int.from_bytes(_joined_hash(key)[:4], "big") >> 1
 
 
 def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
-    """Return the seed in [0, 2**63) of all noise in one rollout of RL, which generates one edited image."""
+    """Return the seed in [0, 2**63) for all noise in one RL rollout, which generates one edited image."""
     digest = hashlib.blake2b(f"noise/{seed}/{iteration}/{group}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
-    """Return the generator that selects the SDE window (the range of stochastic denoising steps).
+    """Return the random number generator that selects the SDE window (the range of stochastic denoising steps).
 
     If ``group`` is None, all groups of an iteration use the same window.
     """
@@ -91,7 +97,7 @@ def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
 
 
 def case_order_rng(seed: int, epoch: int) -> random.Random:
-    """Return the generator that shuffles the cases for one epoch of RL of the editor."""
+    """Return the random number generator that shuffles the cases for one epoch of the editor's RL."""
     return random.Random(f"order/{seed}/{epoch}")
 
 

@@ -1,7 +1,8 @@
-"""Detection of a training in which nothing can be learned, because no rollout contains a signal.
+"""Detect training runs in which nothing can be learned, because no rollout contains a signal.
 
 GCPO and GRPO learn from differences between the rewards of one group. A rollout without such a difference leaves the
-weights unchanged. This module decides when to give up; the trainers know the cause and put it into the message.
+weights unchanged. This module decides when to stop. The trainers determine the cause and report it in the error
+message.
 """
 
 from __future__ import annotations
@@ -11,28 +12,30 @@ from typing import Final
 from editr1.errors import Editr1Error, ExitCode
 
 FIRST_ROLLOUTS: Final = 10
-"""Default number of rollouts that may pass without any signal at the start of a training.
+"""Default number of rollouts without any signal that are allowed at the start of a training run.
 
-A sparse signal must not stop a training. With 12 pairs per rollout, as in the quickstart, 10 rollouts have 120 pairs. If
-5 % of the pairs have a signal, the probability that none of 120 has one is 0.2 %. The cost of waiting is 10 rollouts.
+A training run with a sparse signal must not be stopped. With 12 pairs per rollout, as in the quickstart, 10 rollouts
+have 120 pairs. If 5 % of the pairs have a signal, the probability that none of the 120 pairs has a signal is 0.2 %.
+At most 10 rollouts are wasted.
 """
 
 
 class NoTrainingSignal(Editr1Error, RuntimeError):
-    """The training was stopped because nothing can be learned from its data. The message gives the cause."""
+    """Training was stopped because nothing can be learned from its data. The message gives the cause."""
 
     exit_code = ExitCode.DATA
 
 
 class SignalMonitor:
-    """Watches whether any of the first rollouts of a training has a signal.
+    """Monitor that checks whether any of the first rollouts of a training run has a signal.
 
-    Once a rollout has had a signal, the monitor never reports again.
+    After the first rollout with a signal, the monitor never requests a stop.
 
     Args:
         first_rollouts: number of rollouts that may pass without any signal; None disables the monitor.
-        total: number of rollouts of the training. If it is smaller than ``first_rollouts``, the monitor reports after the
-            last rollout, so that a short training without any signal does not end as a success.
+        total: number of rollouts in the training run. If it is smaller than ``first_rollouts``, the monitor requests
+            a stop after the last rollout, so that a short training run without any signal does not count as
+            successful.
         done: number of rollouts that were completed before a resume. They count as rollouts without a signal unless
             ``had_signal`` is true.
         had_signal: whether a rollout before the resume had a signal.
@@ -44,9 +47,10 @@ class SignalMonitor:
         """Number of rollouts so far."""
 
     def record(self, has_signal: bool) -> bool:
-        """Record one rollout. Return True if the training must stop, because no rollout so far had a signal.
+        """Record one rollout.
 
-        On several processes, all of them must pass the same value.
+        Return True if training must stop because no rollout so far had a signal. If several processes train together,
+        all of them must pass the same value.
         """
         self.rollouts += 1
         if has_signal:

@@ -1,1 +1,1 @@
-"""Settings of every stage, chart and cluster as pydantic models, and the loader that reads them."""
+"""Settings of all stages, charts and clusters as pydantic models, and the loader that reads them."""

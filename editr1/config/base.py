@@ -10,14 +10,16 @@ from pydantic_core import CoreSchema
 from editr1.config.strict import strict
 
 MIN_TEMPERATURE: Final = 0.01
-"""Lowest sampling temperature. At lower ones, logits divided by the temperature can overflow; 0 selects greedy decoding."""
+"""Lowest sampling temperature above 0. At lower temperatures, logits divided by the temperature can overflow.
+Temperature 0 selects greedy decoding."""
 
 
 class Settings(BaseModel):
     """Base class of immutable settings that reject unknown keys.
 
-    Numbers must be finite. Booleans and strings are not accepted for numbers, nor numbers and strings for booleans. A number
-    without a fraction, such as 1e3, is accepted for an integer, because Helm writes large integers in this form.
+    Numbers must be finite. Booleans and strings are not accepted as numbers, and numbers and strings are not accepted
+    as booleans. A number without a fraction, such as 1e3, is accepted for an integer, because Helm writes large
+    integers in this form.
 
     The docstring below a field is its description in JSON schemas, chart values and the reference documentation.
     """
@@ -48,8 +50,6 @@ def _zero_is_null(value: int | None) -> int | None:
 
 
 PositiveOrNone = Annotated[Annotated[int, Field(ge=0)] | None, AfterValidator(_zero_is_null)]
-"""A positive number, or null. 0 means null, too.
-
-It is for settings with a number as the default. ``kubectl apply`` without ``--server-side`` removes every null from an EditRun,
-so that the default would silently be used instead.
-"""
+"""Type of a setting that is a positive number or null. The value 0 also means null. Settings whose default is a
+number need this alternative, because ``kubectl apply`` without ``--server-side`` removes every null from an EditRun,
+so that the default would silently be used."""

@@ -96,8 +96,9 @@ class RewardAddress(ChartSettings):
     urls: list[Annotated[str, Field(pattern=r"^https?://[^,\s]+$")]] = []
     """URLs of a reward service that is not a Helm release in the same namespace."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+)?$")] = ""
-    """Digest of the verifier that must answer all requests: sha256:<64 hex digits> or hub:<name>@<commit>. If empty,
-    ``editr1 submit`` reads it from the Deployment of ``release``; without ``editr1 submit``, the pod asks the service."""
+    """Digest of the verifier that must compute all scores: sha256:<64 hex digits> or hub:<name>@<commit>. If it is
+    empty, ``editr1 submit`` reads the digest from the Deployment of ``release``. Without ``editr1 submit``, the pod
+    requests the digest from the service."""
 
 
 class GrpoValues(TrainingValues):

@@ -18,14 +18,13 @@ class ClusterConfig(Settings):
     context: str | None = None
     """Kubeconfig context. Defaults to the current context."""
     kubeconfig: Path | None = None
-    """Kubeconfig file. Defaults to the file that the environment variable KUBECONFIG names, or else to
-    ~/.kube/config."""
+    """Kubeconfig file. Defaults to the file in the environment variable KUBECONFIG, or else to ~/.kube/config."""
     helm_storage: Literal["secret", "configmap"] | None = None
     """Kind of object in which Helm stores releases: "secret" or "configmap". Defaults to the environment variable
     HELM_DRIVER, or to "secret" if that variable is unset. With "configmap", Helm needs no permissions on Secrets."""
     store_endpoint: str | None = None
-    """Address of the S3 server as seen from this machine. Set it if pods use another address (``store.endpoint`` in
-    ``values``)."""
+    """Address of the S3 server as seen from this machine. Set it if pods use a different address (``store.endpoint``
+    in ``values``)."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Helm chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -35,8 +34,8 @@ class ClusterConfig(Settings):
     """Registry and path of the container images. The image of a stage is ``<registry>/<chart>``, unless the stage's
     chart values set ``image.repository``."""
     resolve_images: bool = True
-    """Ask the image registry for the digest of each container image tag. Pods use this digest, and it is recorded for
-    the run. If the registry cannot be reached, pods use the tag."""
+    """Look up the digest of each container image tag in the image registry. Pods use this digest, and it is recorded
+    for the run. If the registry cannot be reached, pods use the tag."""
     reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
     """Maximum time, in seconds, that a run waits for its reward service to become ready. This time includes the
     provisioning of nodes and the loading of weights."""

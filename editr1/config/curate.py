@@ -81,7 +81,7 @@ class HolisticConfig(Settings):
 
 
 class CurateConfig(Settings):
-    """Settings of curation, which writes principles and the training rows of SFT (arXiv 2604.27505, section 3.1).
+    """Settings of curation, which generates principles and the training rows for SFT (arXiv 2604.27505, section 3.1).
 
     The default model names refer to the simulated labelling models of the shapes dataset.
     """
@@ -100,7 +100,7 @@ class CurateConfig(Settings):
     decomposer: VlmConfig = VlmConfig()
     """Model that writes the principles."""
     verifier: VlmConfig = VlmConfig()
-    """Model that writes the gold verdicts, the reference answers to the principles."""
+    """Model that writes the gold verdicts, which are the reference answers to the principles."""
     difficulty_filter: VlmConfig = VlmConfig()
     """Model that classifies edit cases as hard or simple."""
     num_traces: Annotated[int, Field(ge=1, le=64)] = 4

@@ -1,4 +1,4 @@
-"""Settings of the curate stage: labelling, source of the images, and split into training and evaluation data."""
+"""Settings of the curate stage: labelling, source of the images, and the split into training and evaluation data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editr1.config.base import Settings
 from editr1.config.curate import CurateConfig
 
 _SIMULATED_COUNTS: Final = {"shapes": ((1, 4, 1), (2, 3, 1)), "photos": ((1, 1, 1),)}
-"""Numbers of follow, keep and quality principles that a simulated labeller writes for a case."""
+"""Numbers of follow, keep and quality principles per case that a simulated labeller can generate."""
 
 
 class ShapesConfig(Settings):
@@ -55,7 +55,7 @@ class CurateStageConfig(Settings):
 
     @model_validator(mode="after")
     def _labeller_can_write_the_principles(self) -> Self:
-        """Refuse numbers of principles that the simulated labeller never writes."""
+        """Reject numbers of principles per case that the simulated labeller never generates."""
         allowed, written = self.curation.principles, _SIMULATED_COUNTS.get(self.labeller)
         if written is None or self.curation.variant == "holistic":
             return self
@@ -70,7 +70,7 @@ class CurateStageConfig(Settings):
             columns = zip(*((sum(counts), *counts) for counts in written), strict=True)
             needed = ", ".join(f"{n}: [{min(c)}, {max(c)}]" for n, c in zip(names, columns, strict=True))
             raise ValueError(
-                f"curation.principles: the labeller {self.labeller!r} never writes the allowed numbers of principles per"
-                f" case ({wanted}); set curation.principles to {{{needed}}}"
+                f"curation.principles: the labeller {self.labeller!r} never generates the allowed numbers of "
+                f"principles per case ({wanted}); set curation.principles to {{{needed}}}"
             )
         return self

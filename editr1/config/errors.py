@@ -1,4 +1,4 @@
-"""The error of invalid settings, and how a value is shown in a message."""
+"""The exception for invalid settings, and a function that shortens values for error messages."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ MAX_SHOWN: Final = 80
 
 
 class ConfigError(Editr1Error, ValueError):
-    """Error for invalid settings.
+    """Exception for invalid settings.
 
-    The message has one line per fault. Each line names the file and the field, describes the fault, and shows the
-    value.
+    The message has one line per fault, with the file, the field, a description of the fault and the value.
     """
 
     exit_code = ExitCode.CONFIG
 
 
 def short(value: object) -> str:
-    """Return the representation of ``value`` with at most 80 characters, without building that of the whole value."""
+    """Return ``repr(value)`` with at most 80 characters, without computing the representation of the whole value."""
     try:
         text = _SHORT.repr(value)
-    except ValueError:  # Python does not write integers of more than 4300 digits
+    except ValueError:  # Python does not convert integers with more than 4300 digits to text.
         return f"a value of type {type(value).__name__} that is too long to show"
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 

@@ -59,8 +59,8 @@ class EvaluateConfig(Settings):
     "none": not available, for all other images, such as photographs."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Random seed for the noise from which edits are sampled, the sampling of traces, the choice of gallery cases, and the
-    bootstrap."""
+    """Random seed for the noise from which edits are sampled, for the sampling of traces, the choice of gallery
+    cases, and the bootstrap."""
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Number of bootstrap resamples per confidence interval."""
@@ -125,7 +125,7 @@ class EvaluateConfig(Settings):
     def _consistent(self) -> Self:
         if self.num_traces > 1 and self.temperature == 0.0:
             raise ValueError(
-                f"num_traces {self.num_traces} at temperature 0: all greedy traces of an edit are equal; set temperature above 0"
-                " or num_traces to 1"
+                f"num_traces {self.num_traces} at temperature 0: all greedy traces of an edit are identical; set "
+                "temperature above 0 or num_traces to 1"
             )
         return self

@@ -42,7 +42,7 @@ class GcpoConfig(VerifierTraining):
     """Maximum number of training pairs, taken from the start of the table of pairs. Pairs with the label "same" are not
     counted. Null uses all pairs."""
     shuffle_labels: bool = False
-    """Swap winner and loser in a random half of the pairs, so that the labels carry no information (control
+    """Swap winner and loser in a random half of the pairs, so that the labels contain no information (control
     experiment)."""
     num_traces: int = Field(default=8, ge=2)
     """Number of traces sampled for each of the two images of a pair (N in the paper)."""
@@ -56,21 +56,21 @@ class GcpoConfig(VerifierTraining):
     has no KL term. The divergence is estimated per token and weighted with the probability ratio, so that its gradient
     is unbiased (arXiv 2512.02556)."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
-    """Reward of a trace for each comparison with a trace of the other image that has the same score. With 0, as in the
-    paper, a tie is rewarded like the wrong order. Avoiding ties then increases the average reward even if the labels
-    are shuffled. With 0.5, it does not (see docs/reproduction.md)."""
+    """Reward of a trace for each comparison with a trace of the other image that has the same score. With 0, as in
+    the paper, a tie gets the same reward as the wrong order, and avoiding ties increases the average reward even if
+    the labels are shuffled. With 0.5, avoiding ties has no such effect (see docs/reproduction.md)."""
     temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
-    """Temperature at which traces are sampled, from 0.01. The probabilities in the probability ratio are computed at the same
-    temperature."""
+    """Temperature at which traces are sampled, at least 0.01. The probabilities in the probability ratio are computed
+    at the same temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold (top-p); 1 samples from the whole distribution."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Maximum number of tokens per trace. A truncated trace cannot be parsed and gets reward 0."""
     max_rollouts_without_signal: PositiveOrNone = FIRST_ROLLOUTS
-    """Number of rollouts at the start of the training in which no pair may have a signal. Then, or after the last rollout
-    if there are fewer, the training stops with exit code 3 and the reason, because the weights did not change. A pair has
-    no signal if all traces of an edit earn the same reward, for example because none can be parsed. Once a pair has had a
-    signal, the training is not stopped. Null or 0 never stops it."""
+    """Number of rollouts without any signal that are allowed at the start of training. After these rollouts, or after
+    the last rollout if there are fewer, training stops with exit code 3 and the reason, because the weights have not
+    changed. A pair has no signal if all traces of each edit get the same reward, for example because none can be
+    parsed. After a pair with a signal, training is never stopped for this reason. Null or 0 disables the check."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Number of traces per forward pass on each process. It must be a divisor of the number of traces that a process
     samples per rollout. Null: all of these traces."""
@@ -83,23 +83,23 @@ class GcpoConfig(VerifierTraining):
     def rollout_layout(self, processes: int = 1) -> tuple[int, int]:
         """Return the micro-batch size of each process, in traces, and the number of gradient accumulation steps.
 
-        Raises ConfigError if the pairs of a rollout do not divide evenly among the processes, or if
+        Raises ConfigError if the pairs of a rollout cannot be divided evenly among the processes, or if
         ``micro_batch_size`` is not a divisor of the number of traces that a process samples per rollout.
         """
         if self.pairs_per_rollout % processes:
             raise ConfigError(
-                f"pairs_per_rollout {self.pairs_per_rollout} does not divide evenly among {processes} processes; "
+                f"pairs_per_rollout {self.pairs_per_rollout} cannot be divided evenly among {processes} processes; "
                 "change pairs_per_rollout or the number of processes"
             )
         traces = self.pairs_per_rollout // processes * traces_per_pair(self.num_traces)
         micro_batch_size = self.micro_batch_size or traces
         if traces % micro_batch_size:
             raise ConfigError(
-                f"micro_batch_size {micro_batch_size} does not divide the {traces} traces of a rollout on each process "
-                f"(pairs_per_rollout / processes x 2 x num_traces); use a divisor of {traces}"
+                f"micro_batch_size {micro_batch_size} is not a divisor of the {traces} traces of a rollout on each "
+                f"process (pairs_per_rollout / processes x 2 x num_traces); use a divisor of {traces}"
             )
         return micro_batch_size, traces // micro_batch_size
 
     def check_processes(self, processes: int) -> None:
-        """Raise ConfigError if the pairs of a rollout do not divide evenly among ``processes``."""
+        """Raise ConfigError if the pairs of a rollout cannot be divided evenly among ``processes``."""
         self.rollout_layout(processes)

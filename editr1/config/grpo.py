@@ -15,8 +15,8 @@ from editr1.config.errors import ConfigError
 from editr1.training_signal import FIRST_ROLLOUTS
 
 MAX_FLOW_NOISE = 1.2
-"""Largest noise level a that is accepted for Flow-SDE. The first denoising step (sigma = 1) multiplies the latents by 1
-- a^2/2. This factor is 0.28 for a = 1.2, and smaller for larger a."""
+"""Largest noise level (a) that is accepted for Flow-SDE. The first denoising step (sigma = 1) multiplies the latents
+by the factor 1 - a^2/2. This factor is 0.28 for a = 1.2, and smaller for larger a."""
 
 
 class LoraConfig(Settings):
@@ -64,9 +64,9 @@ class GrpoConfig(Settings):
     ignore. For Qwen-Image-Edit, it is the scale of classifier-free guidance (true CFG), which is off at 1 or below. The
     public recipe of Qwen-Image-Edit uses 4."""
     resolution: PositiveOrNone = 512
-    """Area of the edited image, given as the side length, in pixels, of a square with the same area. Source images are
-    resized to this area. Their aspect ratio is kept, except for rounding to the multiples that the VAE requires. Null or
-    0 keeps the size of each source image, up to an area of 1024 x 1024 pixels."""
+    """Area of the edited image, given as the side length, in pixels, of a square with the same area. Source images
+    are resized to this area. Their aspect ratio is preserved, except for rounding to the multiples that the VAE
+    requires. Null or 0 keeps the size of each source image, up to an area of 1024 x 1024 pixels."""
     reference_resolution: PositiveInt | None = None
     """Area of the reference image (the source image that the editor sees), given like ``resolution``. Null: same as
     ``resolution``. QwenImageEditPipeline of diffusers always uses 1024."""
@@ -88,8 +88,8 @@ class GrpoConfig(Settings):
     The window starts at step ``first`` or later, and its last step is before ``end``. Null: all steps except the last
     one, which is never trained."""
     sde_window_scope: Literal["iteration", "group"] = "iteration"
-    """Samples that share a window of trained denoising steps. "iteration": one window is drawn per iteration. "group":
-    one window is drawn per group, which consists of the samples of a case."""
+    """Set of samples that share a window of trained denoising steps. "iteration": one window is drawn per iteration.
+    "group": one window is drawn per group, which consists of the samples of a case."""
 
     advantage_std: Literal["group", "batch"] = "batch"
     """Set of rewards whose standard deviation divides the advantages. "group": the rewards of the group, as in the
@@ -137,7 +137,7 @@ class GrpoConfig(Settings):
     """Recompute activations in the backward pass. This takes less memory and more time."""
 
     shuffle_rewards: bool = False
-    """Permute the scores within each group at random, so that they carry no information (control experiment)."""
+    """Permute the scores within each group at random, so that they contain no information (control experiment)."""
     num_traces: PositiveInt = 1
     """Number of traces that the verifier writes per edit. The score of the edit is the average of the scores in these
     traces."""
@@ -155,9 +155,10 @@ class GrpoConfig(Settings):
     """Maximum fraction of an iteration's edits for which scoring may fail. Above this fraction, training stops with
     exit code 4."""
     max_iterations_without_signal: PositiveOrNone = FIRST_ROLLOUTS
-    """Number of iterations at the start of the training in which no group may have two different scores. Then, or after
-    the last iteration if there are fewer, training stops with exit code 3 and the reason, because the weights did not
-    change. Once a group has had two different scores, training is not stopped. Null or 0 never stops it."""
+    """Number of iterations without any signal that are allowed at the start of training. A group has a signal if it
+    has at least two different scores. After these iterations, or after the last iteration if there are fewer,
+    training stops with exit code 3 and the reason, because the weights have not changed. After a group with a signal,
+    training is never stopped for this reason. Null or 0 disables the check."""
 
     checkpoint_every: PositiveInt = 20
     """Number of iterations between checkpoints."""
@@ -202,7 +203,8 @@ class GrpoConfig(Settings):
             raise ValueError(f"noise_level {self.noise_level} is too large for CPS: set it to at most 1")
         if self.noise_level == 0.0:
             raise ValueError(
-                "noise_level 0: all samples of a group would be equal, so that nothing could be learned; set it above 0"
+                "noise_level 0: all samples of a group would be identical, so nothing could be learned; set "
+                "noise_level above 0"
             )
         first, end = self.window_range
         if end > self.num_inference_steps - 1:
@@ -218,7 +220,7 @@ class GrpoConfig(Settings):
         return self
 
     def check_processes(self, processes: int) -> None:
-        """Raise ConfigError if the cases of an iteration do not divide evenly among ``processes``."""
+        """Raise ConfigError if the cases of an iteration cannot be divided evenly among ``processes``."""
         if self.cases_per_iteration % processes:
             raise ConfigError(
                 f"cases_per_iteration {self.cases_per_iteration} is not a multiple of the number of processes; use a"

@@ -15,12 +15,12 @@ _FIXED = ("model", "messages", "stream", "n")
 
 
 class ServerConfig(Settings):
-    """How requests to an OpenAI-compatible chat server are written and retried."""
+    """Settings for the format and the retries of requests to an OpenAI-compatible chat server."""
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    """Maximum number of retries of a request after HTTP status 408, 409, 425, 429 or 5xx, or after a broken connection.
-    The delay before a retry is the one in the server's ``Retry-After`` header, but at most two minutes. Without this
-    header, the delay starts at 0.5 s and doubles up to 8 s, with jitter."""
+    """Maximum number of retries of a request after HTTP status 408, 409, 425, 429 or 5xx, or after a broken
+    connection. The delay before a retry is the value of the server's ``Retry-After`` header, but at most two minutes.
+    Without this header, the delay starts at 0.5 s and doubles up to 8 s, with jitter."""
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of the request parameter that limits the number of tokens per answer. Some models accept only
     ``max_completion_tokens``."""

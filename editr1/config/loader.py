@@ -43,7 +43,7 @@ def load_settings(
     Args:
         model: Settings model to build.
         file: YAML file with a mapping at its top level.
-        values: Nested settings. ``file`` takes precedence over them.
+        values: Nested settings, over which ``file`` takes precedence.
         env: Environment variables. The variable ``<env_prefix>A__B`` sets ``a.b``.
         env_prefix: Prefix of the environment variables to read. If it is empty, ``env`` is ignored.
         env_section: Path of the settings section to which ``env`` applies. By default, this is the top level.
@@ -51,7 +51,7 @@ def load_settings(
         where: Name of the source of the settings in error messages. By default, this is ``file``.
 
     Raises:
-        ConfigError: the file is unreadable, an override is malformed, a key is unknown, or a value is invalid.
+        ConfigError: the file cannot be read, an override is malformed, a key is unknown, or a value is invalid.
 
     Example:
         ``load_settings(SftConfig, file=Path("sft.yaml"), overrides=["learning_rate=2e-4"])``
@@ -150,7 +150,7 @@ def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(model, fault["loc"])
     message = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
-    # The message of a validator of a whole section already contains field and value.
+    # If a validator checks a whole section, its message already contains the field and the value.
     of_section = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
     return message if fault["type"] == "missing" or of_section else f"{message} (got {short(fault['input'])})"
 
@@ -173,7 +173,7 @@ def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[Bas
         info = current.model_fields.get(part)
         if info is None:
             info = next((f for f in current.model_fields.values() if f.alias == part), None)
-        # Keys of a dict field, such as endpoints.default, are not fields: the model stays the same.
+        # Keys of a dict field, such as endpoints.default, are not fields, so the model does not change.
         current = _model_in(info.annotation) if info is not None else current
     return current
 
@@ -225,9 +225,9 @@ def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> Any:
-    """Return the key or index in ``holder`` to which one part of a path refers.
+    """Return the key or index in ``holder`` that one component of a path denotes.
 
-    In a list, a part is an index or the ``name`` of an entry.
+    In a list, it is an index or the ``name`` of an entry.
     """
     if isinstance(holder, dict):
         return part

@@ -1,4 +1,7 @@
-"""Decide whether requests to a URL go through a proxy from the environment. Clients of servers that may be outside of the machine use this rule."""
+"""Decide whether requests to a URL go through a proxy from the environment.
+
+All clients whose servers may be on other machines use this function.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from editr1.config.loader import ConfigError
 def proxy_for(url: str) -> str | None:
     """Return the URL of the proxy for requests to ``url``, or None if the server is reached directly.
 
-    The proxy is read from ``http_proxy``, ``https_proxy`` and ``all_proxy`` (or the same names in upper case). Hosts in
-    ``no_proxy``, which may contain networks such as 10.0.0.0/8, are reached directly. So are servers on this machine
-    (``localhost`` and loopback addresses): a proxy on another machine cannot reach them, and most of them were
-    started by the program itself.
+    The proxy is read from ``http_proxy``, ``https_proxy`` and ``all_proxy`` (or the same names in upper case). Hosts
+    in ``no_proxy``, which may contain networks such as 10.0.0.0/8, are reached directly. Servers on this machine
+    (``localhost`` and loopback addresses) are also reached directly, because a proxy on another machine cannot reach
+    them.
 
     Raises:
         ConfigError: The proxy is neither an HTTP nor an HTTPS proxy.
@@ -61,6 +64,6 @@ def _is_excluded(host: str, port: int | None, no_proxy: str) -> bool:
         try:
             if address in ipaddress.ip_network(entry.strip(), strict=False):
                 return True
-        except ValueError:  # the entry is a name
+        except ValueError:  # The entry is a host name.
             continue
     return False

@@ -15,7 +15,7 @@ class Renamed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """End of the error message, after the former name of the setting: its current name and an explanation."""
+        """Last part of the error message, which follows the former name: the current name and an explanation."""
         return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -27,7 +27,7 @@ class Removed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """End of the error message, after the former name of the setting: what to do instead."""
+        """Last part of the error message, which follows the former name: what to do instead."""
         return f"removed; {self.instead}"
 
 
@@ -133,7 +133,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "more_steps": Renamed(
             "best_of_n_steps", 'the SFT baseline "longer SFT" takes sft_steps.verified additional steps'
         ),
-        "processes": Removed("delete it, since every training of a reproduction runs in one process"),
+        "processes": Removed("delete it, since every training run of a reproduction uses one process"),
         "more_learning_rate": Renamed("second_sft_learning_rate"),
         "max_failed": Renamed("max_failed_fraction"),
     },

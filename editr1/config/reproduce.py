@@ -97,9 +97,10 @@ class Budget(Settings):
 
     @property
     def must_learn(self) -> bool:
-        """Whether a training or a service without any readable trace is an error.
+        """Whether it is an error if no trace of a training run or of a service can be parsed.
 
-        It is not if all scoring may fail, as in the smallest size, which only tests that everything runs.
+        This is not an error if the settings allow all scoring to fail, as in the smallest settings, which only test
+        that everything runs.
         """
         return self.max_failed_fraction < 1
 
@@ -155,4 +156,4 @@ SMALLEST = Budget(
     bootstrap_samples=100,
     max_failed_fraction=1.0,
 )
-"""Smallest settings, for tests. Every experiment runs with them, but the results are meaningless."""
+"""Smallest settings, for tests. All experiments run with these settings, but their results are meaningless."""

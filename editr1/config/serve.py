@@ -57,8 +57,8 @@ class ServeConfig(Settings):
     small."""
 
     temperature: Temperature = 1.0
-    """Sampling temperature of requests that ask for several traces and do not set a temperature: 0 or from 0.01 to 2. If a
-    request for a single trace sets no temperature, the trace is decoded greedily."""
+    """Sampling temperature for requests that require several traces and do not set a temperature: 0 or from 0.01 to
+    2. If a request for a single trace sets no temperature, the trace is decoded greedily."""
 
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling threshold (top-p) of sampled traces."""
@@ -109,8 +109,9 @@ class ServeConfig(Settings):
     def _fits(self) -> Self:
         if self.max_request_items > self.max_queued_items:
             raise ValueError(
-                f"max_request_items: {self.max_request_items}: larger than max_queued_items ({self.max_queued_items}), "
-                "so that a request of this size could never be queued; lower max_request_items or raise max_queued_items"
+                f"max_request_items: {self.max_request_items}: larger than max_queued_items "
+                f"({self.max_queued_items}), so a request of this size could never be queued; lower "
+                "max_request_items or raise max_queued_items"
             )
         return self
 
@@ -148,7 +149,7 @@ class ClientConfig(Settings):
     """Maximum number of concurrent requests, in total over all replicas."""
 
     resolve_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """Interval, in seconds, at which host names are resolved again. This is how the client finds new pods behind a
+    """Interval, in seconds, at which host names are resolved again. In this way, the client finds new pods behind a
     headless Service."""
 
     backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25

@@ -32,8 +32,8 @@ class SftConfig(VerifierTraining):
     """Number of rows per forward pass on each process. Gradients are accumulated until ``batch_size`` rows are
     processed. Null: ``batch_size`` divided by the number of processes, so that no accumulation is needed."""
     best_of_n: int = Field(default=8, ge=2)
-    """Number of traces sampled for each of the two images of a pair, if the stage trains on the input ``pairs``. Of the
-    traces of an image, the one with the highest reward becomes a training row."""
+    """Number of traces sampled for each of the two images of a pair, if the stage trains on the input ``pairs``. The
+    trace with the highest reward becomes a training row."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Maximum number of tokens per sampled trace, if the stage trains on the input ``pairs``."""
     mask_prompt: bool = True
@@ -62,5 +62,5 @@ class SftConfig(VerifierTraining):
         return micro_batch_size, self.batch_size // rows_per_pass
 
     def check_processes(self, processes: int) -> None:
-        """Raise ConfigError if a batch does not divide evenly among ``processes``."""
+        """Raise ConfigError if a batch cannot be divided evenly among ``processes``."""
         self.batch_layout(processes)

@@ -46,7 +46,7 @@ class MemberSettings(Settings):
     """Probability that a verdict is flipped at random: "yes" becomes "no", or "no" becomes "yes"."""
     follow_only_weight: Rate = 0.75
     """Weight of the follow-only score in the final score. The follow-only score is computed from the verdicts on
-    principles of category "follow". The remaining weight is that of the score that the dataset's rubric gives for all
+    principles of category "follow". The remaining weight applies to the score that the dataset's rubric gives for all
     verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
     """Standard deviation of the noise in the final score at temperature 1."""
@@ -61,8 +61,8 @@ class LabellerSettings(Settings):
         "lenient-b": MemberSettings(),
         "lenient-c": MemberSettings(),
     }
-    """Labelling models by name. A model name that is not listed is mapped to a listed one by a hash of the name and the
-    system prompt."""
+    """Labelling models by name. A model name that is not listed is mapped to a listed name by a hash of the name and
+    the system prompt."""
     follow_done: Annotated[float, Field(ge=0.0, le=10.0)] = 9.0
     """Follow-only score of an edit that fulfils all principles of category "follow". The follow-only score ignores the
     principles of other categories."""

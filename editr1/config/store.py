@@ -95,7 +95,7 @@ class StoreConfig(Settings):
 
 
 def options_from_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Read the options of an S3 store from environment variables. Unset and empty variables are left out.
+    """Read the options of an S3 store from environment variables. Variables that are unset or empty are ignored.
 
     ``EDITR1_S3_ENDPOINT`` contains the option ``endpoint``, ``EDITR1_S3_REGION`` contains ``region``, and
     ``EDITR1_S3_CA_BUNDLE`` contains ``ca_bundle``. The argument ``env`` defaults to the environment of this process.

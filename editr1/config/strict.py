@@ -1,4 +1,4 @@
-"""Strict numbers and booleans in the schema of a settings model."""
+"""Make numbers and booleans strict in the schema of a settings model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NO_SCHEMAS: Final = ("cls", "config", "default", "expected", "metadata", "ref",
 
 
 def strict(node: Any) -> Any:
-    """Return a core schema in which neither booleans nor strings are accepted for a number, nor numbers for a boolean.
+    """Return a core schema in which booleans and strings are not accepted as numbers, and numbers are not accepted as booleans.
 
-    A number without a fraction, such as 1e3, is accepted for an integer. Dictionaries in ``node`` are modified.
+    A number without a fraction, such as 1e3, is accepted as an integer. Dictionaries in ``node`` are modified.
     """
     if isinstance(node, list | tuple):
         return type(node)(map(strict, node))

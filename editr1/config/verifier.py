@@ -1,4 +1,4 @@
-"""Settings that SFT and GCPO of the verifier share."""
+"""Settings that are common to SFT and GCPO of the verifier."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class LoraSettings(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout probability for the inputs of the adapters."""
     targets: Literal["language", "all"] = "language"
-    """Linear layers that get an adapter. "language": those of the language model. "all": those of the language model
-    and of the vision tower."""
+    """Linear layers that get an adapter. "language": the layers of the language model. "all": the layers of the
+    language model and of the vision tower."""
     keep_adapter: bool = False
     """Also save the unmerged adapter, in the folder ``adapter`` of the output."""
 
@@ -32,7 +32,7 @@ class VerifierTraining(Settings):
     """Base class of the settings of SFT and GCPO, the two kinds of verifier training."""
 
     seed: int = Field(default=0, ge=0)
-    """Random seed for the order of the training data and of the sampling of traces."""
+    """Random seed for the order of the training data and for the sampling of traces."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -70,11 +70,11 @@ class VerifierTraining(Settings):
     """Number of optimizer steps between checkpoints. With 0, a checkpoint is saved only when training is stopped
     early."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Number of checkpoints that are kept on disk. Older checkpoints are deleted."""
+    """Number of checkpoints on disk. Older checkpoints are deleted."""
     log_every: int = Field(default=1, ge=1)
     """Number of optimizer steps between progress reports."""
     dataloader_workers: int = Field(default=0, ge=0)
-    """Number of processes that decode and prepare images. With 0, the training process does this itself."""
+    """Number of processes that decode and prepare images. With 0, the training process prepares the images itself."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,7 +1,8 @@
-"""The one reader of YAML text from outside: run files, settings, cluster settings and chart values.
+"""Parse YAML text from users: run files, settings, cluster settings and chart values.
 
-It reads the plain data types of JSON, and is stricter than PyYAML: a key may not appear twice in a mapping, and nesting and the
-size after the expansion of aliases are limited, so that small texts cannot need much time or memory.
+Only the data types of JSON are supported. The parser is stricter than PyYAML: duplicate keys in a mapping are
+rejected, and the nesting depth and the size after alias expansion are limited, so that a small text cannot require
+much time or memory.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Refused(yaml.YAMLError):
-    """Valid YAML that is refused."""
+    """Raised for valid YAML that the rules of :func:`parse_yaml` do not allow."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Loader of libyaml, if PyYAML was built with it, with the rules of :func:`parse_yaml`."""
+    """YAML loader with the rules of :func:`parse_yaml`. It uses libyaml if PyYAML was built with it."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     yaml_constructors: dict[str | None, Any] = {}
@@ -72,10 +73,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, Hashable):
-                raise _Refused(f"line {line}: a key must be a single value")
+                raise _Refused(f"line {line}: a key must be a scalar, not a list or a mapping; correct the key")
             if key in lines:
                 raise _Refused(
-                    f"line {line}: the key {short(key)} appears twice in one mapping, first in line {lines[key]}; keep one"
+                    f"line {line}: the key {short(key)} appears twice in one mapping, first in line "
+                    f"{lines[key]}; remove one of them"
                 )
             lines[key] = line
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
@@ -130,9 +132,9 @@ _Loader.yaml_constructors[None] = _Loader.unsupported
 
 
 def _check_size(text: str, where: str) -> None:
-    """Check depth and size on the events of the parser, before anything is built."""
+    """Check the depth and the size with the events of the parser, before any object is created."""
     sizes: dict[str, int] = {}
-    # The anchor and the number of values of each list or mapping that is not yet closed.
+    # For each list or mapping that is still open: its anchor and its number of values.
     open_nodes: list[list[Any]] = [[None, 0]]
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         line = event.start_mark.line + 1 if event.start_mark else 1
@@ -149,7 +151,10 @@ def _check_size(text: str, where: str) -> None:
             anchor, size = event.anchor, 1
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise _Refused(f"line {line}: the alias *{short(event.anchor)[1:-1]} has no complete anchor before it")
+                raise _Refused(
+                    f"line {line}: the alias *{short(event.anchor)[1:-1]} refers to an anchor that is not defined "
+                    "before it; define it first"
+                )
             anchor, size = None, sizes[event.anchor]
         else:
             continue

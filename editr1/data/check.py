@@ -22,7 +22,7 @@ from editr1.data.valid_rows import ImageChecker
 
 @dataclass(frozen=True)
 class Problem:
-    """One violation that was found in a table.
+    """One violation found in a table.
 
     ``row`` counts from 1; in a JSON Lines file it is the line number. ``row`` and ``field`` are None if the problem
     concerns the whole file.
@@ -50,12 +50,11 @@ def check_file(
 ) -> Iterator[Problem]:
     """Yield every problem found in a table (a JSON Lines file, ``.jsonl``, or a Parquet file).
 
-    The following is checked: every field has an allowed value, every image has the stated digest, ids are unique, the two
-    images of a pair differ, no pair contradicts an earlier one, and every row satisfies the rules of
-    :mod:`editr1.data.rules`. Every distinct image is decoded (unless ``decode_images=False``). If ``parse`` is given, it
-    must be able to read the traces of SFT rows.
-    If ``kind`` is None, the data type is derived from the fields in the file. If the file is not a table, one problem is
-    yielded, and no error is raised.
+    The following is checked: every field has an allowed value, every image has the stated digest, ids are unique, the
+    two images of a pair differ, no pair contradicts an earlier one, and every row satisfies the rules of
+    :mod:`editr1.data.rules`. Every distinct image is decoded (unless ``decode_images=False``). If ``parse`` is given,
+    it must accept the traces of SFT rows. If ``kind`` is None, the data type is derived from the fields in the file.
+    If the file is not a table, one problem is yielded instead of an exception.
     """
     path = Path(path)
     try:
@@ -102,7 +101,7 @@ class _Checker:
         first = self._first_row.setdefault(key, number)
         if first != number:
             yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value; change one")
-        # A pair of one candidate with itself violates a rule of its own.
+        # A pair whose winner and loser are the same candidate is already reported by another rule.
         if isinstance(item, PreferencePair) and item.winner.candidate_id != item.loser.candidate_id:
             self._preferences.add_pair(item)
             fault = self._preferences.fault_of(item)
@@ -129,7 +128,7 @@ def _rows(
                 number,
                 None,
                 sorted(line),
-                f"no data type has these fields; use the fields of one of: {', '.join(KINDS)}",
+                f"these fields do not match any data type; use the fields of one of: {', '.join(KINDS)}",
             )
         try:
             yield number, resolve_images(path, number, line), kind

@@ -1,9 +1,9 @@
-"""Create a demo folder with edited photographs and preferences between them.
+"""Create a demo folder with edited photographs and a table of preferences.
 
 The photographs are part of scikit-image and scikit-learn. The instruction of each case requests one photographic
-operation. The candidates are the correct result and results with known faults, so the preferences are known. The source
-images have the modes that occur in real folders: RGB, RGBA, palette, 16-bit grey, CMYK and EXIF-rotated. The extra
-``editr1[photos]`` must be installed; nothing is downloaded.
+operation. The candidates are the correct result and results with deliberate faults, so the preferences are known by
+construction. The source images cover the colour modes found in real folders: RGB, RGBA, palette, 16-bit grey and
+CMYK. One has an EXIF rotation. The extra ``editr1[photos]`` must be installed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from editr1.data.types import Category, Principle
 
 Edit = Callable[[Image.Image], Image.Image]
 CENTRE: Final = 0.6
-"""Fraction of the width and of the height that remains after the operation ``crop``."""
+"""Fraction of the width and of the height that the operation ``crop`` keeps."""
 COLUMNS: Final = ("case_id", "source", "instruction", "edited", "editor", "rank", "principles")
 
 
@@ -41,9 +41,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph that is part of an installed package.
+    """A photograph included in an installed package.
 
-    ``save`` writes the photograph to the demo folder, in the file format and colour mode that the demo uses.
+    ``save`` writes it to the demo folder in a given file format and colour mode.
     """
 
     name: str
@@ -55,10 +55,11 @@ class Photo:
 def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True) -> Path:
     """Write the images and ``table.csv`` (with the columns of ``editr1.data.importer``) to ``out``; return the table's path.
 
-    The seven photographs have 451 x 300 to 741 x 500 pixels. Each is the source of ``cases_per_photo`` (1 to 5) cases. A
-    case has five ranked candidates: the requested edit (rank 1), the same edit with a white border and with false
-    colours (both rank 2), the unchanged source and another edit (both rank 3). If ``principles`` is true, each row also
-    has three principles. The output is deterministic.
+    The seven photographs have 451 x 300 to 741 x 500 pixels. Each photograph is the source image of
+    ``cases_per_photo`` (1 to 5) cases. A case has five ranked candidates: the requested edit (rank 1), the same edit
+    with a white border and the same edit with false colours (both rank 2), the unchanged source image and the result
+    of another operation (both rank 3). If ``principles`` is true, each row also has three principles. The output is
+    deterministic.
 
     Raises:
         DataError: scikit-image or scikit-learn is not installed, or does not include these photographs.
@@ -131,7 +132,7 @@ def _shipped() -> Iterator[tuple[Photo, Path]]:
                 "pip install -e '.[photos]'"
             )
         path = Path(spec.submodule_search_locations[0]) / photo.path
-        # Some releases do not include all photographs, but download them on demand.
+        # Some releases download some of the photographs on demand instead of including them.
         if path.is_file():
             found = True
             yield photo, path

@@ -8,7 +8,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class DataError(Editr1Error, ValueError):
-    """The input data are invalid. The message contains the file, row, field and value, and what is allowed."""
+    """The input data are invalid. The message gives the file, the row, the field, the value, and what is allowed."""
 
     exit_code = ExitCode.DATA
 
@@ -31,7 +31,10 @@ class TableError(DataError):
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)`` for a message. Bytes are replaced by their length, and long values are truncated."""
+    """Return ``repr(value)``, shortened for an error message.
+
+    Bytes are replaced with their length, and long values are truncated.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     text = repr(value)

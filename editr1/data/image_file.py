@@ -1,7 +1,7 @@
-"""Read and write the image file of a table.
+"""Read and write the image file of a table in ``digest`` form.
 
-A table in ``digest`` form (see ``editr1.data.schema``) contains only the digests of its images. Its image file is a second
-Parquet file with one row ``{sha256, data}`` per distinct image.
+Such a table contains only the digests of its images (see ``editr1.data.schema``). The image file is a second Parquet
+file with one row ``{sha256, data}`` per distinct image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError)
 
 
 class ImageFileWriter:
-    """Writer of an image file, in which each distinct image is stored once.
+    """Writer for an image file, which stores each distinct image once.
 
     The images are written to a temporary file, which is renamed to ``path`` when the ``with`` block ends without an error.
     """
@@ -72,9 +72,9 @@ class ImageFileWriter:
 
 
 class ImageFileReader:
-    """Reader of an image file, which returns images by digest.
+    """Reader for an image file, which looks up images by digest.
 
-    All digests and the eight most recently used row groups (4 MiB each) are kept in memory.
+    It holds all digests and the eight most recently used row groups (4 MiB each) in memory.
     """
 
     def __init__(self, table: Path) -> None:
@@ -123,5 +123,9 @@ class ImageFileReader:
 
 def _damaged(path: Path, error: Exception) -> TableError:
     return TableError(
-        path, None, None, None, f"the file is not the image file of a table: {(str(error).splitlines() or [''])[0]}"
+        path,
+        None,
+        None,
+        None,
+        f"this is not an image file that belongs to a table: {(str(error).splitlines() or [''])[0]}",
     )

@@ -18,7 +18,7 @@ from editr1.data.types import Principle, case_digest_of
 
 @dataclass(frozen=True)
 class Preference:
-    """A preference pair of a case. ``better`` and ``worse`` are indices of the rows of the case."""
+    """A preference pair of a case. ``better`` and ``worse`` are indices into the case's list of rows."""
 
     better: int
     worse: int
@@ -27,7 +27,7 @@ class Preference:
 
 @dataclass
 class ImportCase:
-    """A case with its valid rows. ``rated`` also contains rows that repeat an earlier row."""
+    """A case and its valid rows. ``rated`` also contains the rows that duplicate an earlier row."""
 
     first: ImportRow
     rows: list[ImportRow] = field(default_factory=list)
@@ -41,7 +41,7 @@ class ImportCase:
         self.principles = self.principles or row.principles
 
     def preferences(self) -> Iterator[Preference]:
-        """Yield each pair that the columns ``preferred`` and ``rank`` state."""
+        """Yield the pairs that follow from the columns ``preferred`` and ``rank``."""
         for one, other in combinations(range(len(self.rows)), 2):
             a, b = self.rows[one], self.rows[other]
             if a.rank is not None and b.rank is not None:
@@ -57,7 +57,7 @@ class ImportCase:
 
 @dataclass(frozen=True)
 class DroppedPair:
-    """A pair that is not imported, the places of its rows in the table, and the reason."""
+    """A pair that was not imported, with the positions of its two rows in the table and the reason."""
 
     places: tuple[str, str]
     fault: PairFault
@@ -67,7 +67,7 @@ class DroppedPair:
 
 
 def find_pairs(cases: Collection[ImportCase], images: ImportImages) -> list[DroppedPair]:
-    """Set ``pairs`` of every case, and return the pairs that must not be used."""
+    """Set the attribute ``pairs`` of every case, and return the pairs that must not be used."""
     stated = PairConflicts()
     for case, pair in _stated(cases):
         stated.add(*_digests(case, pair, images), pair.label)
@@ -82,31 +82,32 @@ def find_pairs(cases: Collection[ImportCase], images: ImportImages) -> list[Drop
 
 
 def check_not_votes_on_pairs(table: Path, cases: Collection[ImportCase], images: ImportImages) -> None:
-    """Refuse a table whose rows are votes on pairs of edited images, two rows per vote, and not one ranking per case.
+    """Reject a table whose rows are votes on pairs of edited images (two rows per vote) instead of one ranking per case.
 
-    In such a table, a case has the same image of the same editor several times. As a ranking, it would pair images with
-    themselves and turn ties into wins.
+    In such a table, a case contains the same image from the same editor several times. If the table were read as a
+    ranking, images would be paired with themselves and ties would become wins.
 
     Raises:
-        TableError: The table has at least one case that can only be read as votes. The error names the first one.
+        TableError: At least one case can only be interpreted as votes. The error names the first such case.
     """
     found = [(case, again) for case in cases if (again := _image_in_several_votes(case, images))]
     if found:
         case, again = found[0]
         places = ", ".join(str(row.number) for row in again)
         rule = (
-            f"the rows are votes on pairs of edited images, and not one ranking per case: case {case.first.case_id!r} has "
-            f"the same image of editor {again[0].editor!r} in {again[0].unit}s {places} with preferences of their own; "
-            f"{len(found)} of {len(cases)} cases have such rows. {HOW_TO_WRITE_VOTES}"
+            "the rows are votes on pairs of edited images instead of one ranking per case: case "
+            f"{case.first.case_id!r} has the same image from editor {again[0].editor!r} in {again[0].unit}s "
+            f"{places} with different preferences; {len(found)} of {len(cases)} cases contain such rows. "
+            f"{HOW_TO_WRITE_VOTES}"
         )
         raise TableError(table, again[0].number, None, None, rule)
 
 
 def _image_in_several_votes(case: ImportCase, images: ImportImages) -> list[ImportRow]:
-    """Return the rows with the first image that occurs in several votes of a case, or an empty list.
+    """Return the rows of the first image that occurs in several votes of a case, or an empty list.
 
-    Rows are votes if one image of one editor has different preferences, or if the rows can be read two by two as several
-    different votes. A row that only repeats another one is a mistake, but not a vote.
+    Rows are votes if one image from one editor has different preferences, or if consecutive rows form several
+    different votes. A row that only duplicates another row is a mistake, but not a vote.
     """
     rated = [row for row in case.rated if row.preferred is not None or row.rank is not None]
     by_image: dict[tuple[str, str], list[ImportRow]] = defaultdict(list)
@@ -122,7 +123,7 @@ def _image_in_several_votes(case: ImportCase, images: ImportImages) -> list[Impo
 
 
 def _number_of_votes(rows: list[ImportRow], images: ImportImages) -> int:
-    """Return the number of different votes if the rows can be read two by two as votes, and otherwise 0."""
+    """Return the number of different votes if each two consecutive rows form a vote, and otherwise 0."""
     votes = set()
     for one, other in zip(rows[::2], rows[1::2], strict=False):
         both = {one.preferred, other.preferred}

@@ -1,4 +1,4 @@
-"""The columns of an import table, and the columns by which a table of votes on pairs is recognised."""
+"""Check the columns of an import table, and detect tables that contain pairwise votes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from editr1.data.errors import TableError
 REQUIRED: Final = ("source", "instruction", "edited", "editor")
 OPTIONAL: Final = ("case_id", "preferred", "rank", "principles")
 HOW_TO_WRITE_VOTES: Final = (
-    "Such votes are not read. Read are rankings: one row per edited image of a case, with preferred (winner, loser or "
-    "same) or rank. Either give every vote a case_id of its own and two rows (winner and loser, or same and same), or "
-    "count the votes for each image and write one rank per image"
+    "Such votes cannot be imported. A table must contain rankings: one row per edited image of a case, with "
+    "preferred (winner, loser or same) or rank. Either give every vote a separate case_id and two rows (winner "
+    "and loser, or same and same), or count the votes for each image and write one rank per image"
 )
 _SIDES: Final = (
     ("left", "right"),
@@ -31,14 +31,17 @@ _SIDES: Final = (
     ("better", "worse"),
 )
 _THIRD: Final = {"1": "3", "0": "2", "a": "c", "one": "three", "first": "third"}
-"""Columns that continue with this word, such as ``Editor3``, are more than two sides of a pair."""
+"""Words that denote a third candidate.
+
+A table with a column such as ``Editor3`` compares more than two candidates, so its rows are not pairs.
+"""
 _VOTE_WORDS: Final = {"vote", "votes", "preference", "choice", "chosen", "rejected", "winner", "loser"}
 
 
 def check_columns(table: Path, row: int | None, columns: Sequence[str]) -> None:
-    """Refuse the columns of a table if one is missing, unknown, without a name, or occurs twice.
+    """Check that no column is missing, unknown, unnamed or duplicated.
 
-    ``row`` is the line of the header, or None for a table without one.
+    ``row`` is the line number of the header, or None if the table has no header.
 
     Raises:
         TableError: The first violation. If the table contains votes on pairs, the error says so.
@@ -53,7 +56,7 @@ def check_columns(table: Path, row: int | None, columns: Sequence[str]) -> None:
             table, row, missing[0], None, f"{rule}; rename {similar[0]!r} to {missing[0]!r}" if similar else rule
         )
     if missing:
-        rule = "this column is missing, because the table is empty; write the column names in the first line"
+        rule = "this column is missing because the table is empty; write the column names in the first line"
         raise TableError(table, row, missing[0], None, rule)
     if unnamed:
         rule = "this column has no name; remove it, or the delimiter at the end of every line"
@@ -64,17 +67,17 @@ def check_columns(table: Path, row: int | None, columns: Sequence[str]) -> None:
         raise TableError(table, row, unknown[0], None, rule)
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
-        raise TableError(table, row, twice[0], None, "this column occurs more than once; keep only one")
+        raise TableError(table, row, twice[0], None, "this column occurs more than once; remove the duplicates")
 
 
 def check_not_votes(table: Path, row: int | None, columns: Sequence[str]) -> None:
-    """Refuse a table with one row per pair of edited images.
+    """Reject a table with one row per pair of edited images.
 
-    It is recognised by two columns whose names differ only in the side of the pair, such as ``left_image`` and
-    ``right_image``, or by a column such as ``vote`` or ``rejected_images``, and has no column ``edited``.
+    Such a table has no column ``edited``. It has two columns whose names differ only in the side of the pair, such as
+    ``left_image`` and ``right_image``, or a column such as ``vote`` or ``rejected_images``.
 
     Raises:
-        TableError: The table has such columns. The error names them and says which form is read.
+        TableError: The table has such columns. The error names them and describes the supported form.
     """
     if "edited" in columns:
         return
@@ -82,7 +85,7 @@ def check_not_votes(table: Path, row: int | None, columns: Sequence[str]) -> Non
     votes = [name for name in columns if name not in OPTIONAL and _VOTE_WORDS & set(_words(name))]
     seen = " and ".join(map(repr, sides or votes[:1]))
     if seen:
-        rule = f"a row is a vote on a pair of edited images, as the columns show: {seen}. {HOW_TO_WRITE_VOTES}"
+        rule = f"the columns show that each row is a vote on a pair of edited images: {seen}. {HOW_TO_WRITE_VOTES}"
         raise TableError(table, row, None, None, rule)
 
 

@@ -1,4 +1,4 @@
-"""Read the rows of an import table from each of its forms: CSV, JSON Lines, a JSON list, and Parquet.
+"""Read the rows of an import table from any supported format: CSV, JSON Lines, a JSON list, or Parquet.
 
 The rows are returned as dictionaries. ``editr1.data.import_table`` checks their values.
 """
@@ -22,26 +22,26 @@ from editr1.data.import_columns import check_columns, check_not_votes
 from editr1.data.jsonl import read_json_lines, text_encoding
 
 FORMS: Final = "CSV (comma, semicolon or tab), JSON Lines (.jsonl), a JSON list (.json) and Parquet (.parquet)"
-"""The forms of import tables, for messages."""
+"""The supported formats of import tables, for error messages."""
 IMAGE_COLUMNS: Final = ("source", "edited")
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _BINARY: Final = (b"PK\x03\x04", b"\x1f\x8b", b"ARROW1", b"\xff\xff\xff\xff")
-"""First bytes of spreadsheets and other archives, of gzip, and of the two Arrow formats."""
+"""First bytes of binary files that are not supported: ZIP archives such as spreadsheets, gzip files, and two Arrow formats."""
 _STATED_DELIMITER: Final = re.compile("sep=([,;\t])", re.IGNORECASE)
-"""First line by which a spreadsheet program is told the delimiter."""
+"""Optional first line of a CSV file that states the delimiter for spreadsheet programs."""
 _FIRST_BYTES: Final = 4096
 _BATCH_ROWS: Final = 64
 _EXAMPLE_ROWS: Final = 20
-"""Number of rows at the start of a table that are used to recognise columns of JSON tables."""
+"""Number of rows at the start of a JSON table whose keys are taken as its columns."""
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """An unchecked row, or the reason why it cannot be read.
+    """A row that has not been validated, or the error that occurred while reading it.
 
-    ``number`` counts from 1: it is the line where the row begins in a text file, and the position of the row in a JSON
-    list or a Parquet file. ``unit`` ("line" or "row") says which. In a table with embedded images, the columns ``source``
-    and ``edited`` contain the names that ``EmbeddedImages`` returned.
+    ``number`` counts from 1. It is the line where the row begins in a text file (``unit`` is "line"), or the position
+    of the row in a JSON list or a Parquet file (``unit`` is "row"). In a table with embedded images, the columns
+    ``source`` and ``edited`` contain the names that ``EmbeddedImages`` returned.
     """
 
     number: int
@@ -50,13 +50,13 @@ class RawRow:
 
 
 class EmbeddedImages:
-    """The images that a table contains itself, as files in ``folder``. Each distinct image is stored once."""
+    """The images embedded in a table, stored as files in ``folder``. Each distinct image is stored once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def add(self, data: bytes) -> str:
-        """Store an image file, and return a name for it: ``sha256:`` and its digest."""
+        """Store an image file, and return its name, which is ``sha256:`` followed by its digest."""
         name = f"sha256:{hashlib.sha256(data).hexdigest()}"
         path = self._folder / name
         if not path.exists():
@@ -70,13 +70,14 @@ class EmbeddedImages:
 
 
 def read_raw_rows(table: Path, embedded: EmbeddedImages) -> Iterator[RawRow]:
-    """Yield every row of the table in order, without rows that are empty.
+    """Yield the non-empty rows of the table in order.
 
-    The form is recognised by the content of the file for Parquet, and otherwise by the suffix. Without a known suffix, the
-    table is read as CSV.
+    Parquet is recognised by the content of the file, and the other formats by the suffix. A file with an unknown
+    suffix is read as CSV.
 
     Raises:
-        TableError: The file does not exist, has another form, or its columns are not those of an import table.
+        TableError: The file does not exist or has an unsupported format, or its columns are not those of an import
+            table.
     """
     start = _first_bytes(table)
     suffix = table.suffix.lower()
@@ -105,7 +106,7 @@ def _has_value(value: Any) -> bool:
 def _first_bytes(table: Path) -> bytes:
     if table.is_dir():
         raise TableError(
-            table, None, None, None, f"this is a folder; give the file of the table. Tables can be {FORMS}"
+            table, None, None, None, f"this is a folder; give the path of the table file. Tables can be {FORMS}"
         )
     try:
         with table.open("rb") as file:
@@ -115,7 +116,7 @@ def _first_bytes(table: Path) -> bytes:
 
 
 def _begins_with_object(start: bytes) -> bool:
-    """Return whether a JSON file contains JSON Lines: its first line is a complete object."""
+    """Return True if the first line of a JSON file is a complete object, so that the file is JSON Lines."""
     line, end, _ = start.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return False
@@ -153,28 +154,28 @@ def _delimited_rows(table: Path, reader: Any, skip_first: bool) -> Iterator[RawR
                 columns = cells
                 check_columns(table, number, columns)
             elif len(cells) != len(columns):
-                rule = f"the row has {len(cells)} fields; it must have {len(columns)} fields, as many as the header"
+                rule = f"the row has {len(cells)} fields, but the header has {len(columns)}; correct the row"
                 yield RawRow(number, "line", TableError(table, number, None, None, rule))
             else:
                 yield RawRow(number, "line", dict(zip(columns, cells, strict=True)))
     except csv.Error as error:
         if "unexpected end" in str(error):
-            rule = "the table is not CSV: a quotation mark that begins a field in this row is never closed"
+            rule = "the table is not CSV: a quoted field that begins in this row has no closing quotation mark; add it"
             raise TableError(table, begin, None, None, rule) from None
         if "field larger" in str(error):
             limit = csv.field_size_limit()
-            rule = f"a field has more than {limit} characters; shorten it, or close the quotation mark before it"
+            rule = f"a field has more than {limit} characters; shorten it, or add the missing closing quotation mark"
             raise TableError(table, begin, None, None, rule) from None
-        rule = f"the table is not CSV: {error}; write a quotation mark inside a quoted field twice"
+        rule = f"the table is not CSV: {error}; double every quotation mark inside a quoted field"
         raise TableError(table, reader.line_num, None, None, rule) from None
     if not columns:
         check_columns(table, 1, [])
 
 
 def _not_text(table: Path) -> TableError:
-    """Return the error for a table that cannot be decoded, with the first such line."""
+    """Return the error for a table that is not valid text. It names the first line that cannot be decoded."""
     if text_encoding(table) == "utf-16":
-        return TableError(table, None, None, None, "the table is damaged UTF-16; save it again, as UTF-8")
+        return TableError(table, None, None, None, "the table is not valid UTF-16; save it as UTF-8")
     number = None
     with table.open("rb") as file:
         for line_number, line in enumerate(file, start=1):
@@ -201,7 +202,7 @@ def _json_list(table: Path) -> Iterator[RawRow]:
         raise TableError(table, error.lineno, None, None, rule) from None
     except RecursionError:
         raise TableError(table, None, None, None, "the table is not JSON: its values are nested too deeply") from None
-    except ValueError as error:  # a number with too many digits
+    except ValueError as error:  # Python raises ValueError for an integer with too many digits.
         raise TableError(table, None, None, None, f"the table is not JSON: {str(error).partition(';')[0]}") from None
     if not isinstance(rows, list):
         rule = f"the file must contain a list of JSON objects, one per edited image; tables can be {FORMS}"
@@ -214,7 +215,7 @@ def _json_list(table: Path) -> Iterator[RawRow]:
 
 
 def _with_known_columns(table: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
-    """Refuse a table whose first rows have the columns of votes on pairs."""
+    """Reject a table whose first rows have the columns of pairwise votes."""
     for index, row in enumerate(rows):
         if index < _EXAMPLE_ROWS and isinstance(row.values, dict):
             check_not_votes(table, row.number, [*row.values])
@@ -240,10 +241,10 @@ def _parquet_rows(table: Path, embedded: EmbeddedImages) -> Iterator[RawRow]:
 def _with_stored_images(
     table: Path, number: int, row: dict[str, Any], embedded: EmbeddedImages
 ) -> dict[str, Any] | TableError:
-    """Replace the images in ``row`` by their names.
+    """Store the images embedded in ``row`` and replace them with their names.
 
-    An image is a path, the bytes of an image file, or a struct {bytes, path} as the feature ``Image`` of Hugging Face's
-    datasets stores it.
+    An image is a path, the bytes of an image file, or a struct {bytes, path} as stored by the ``Image`` feature of
+    Hugging Face Datasets.
     """
     row = dict(row)
     for name in IMAGE_COLUMNS:
@@ -253,7 +254,10 @@ def _with_stored_images(
         if isinstance(value, bytes):
             value = embedded.add(value)
         elif value is not None and not isinstance(value, str):
-            rule = "must be a path, the bytes of an image file, or a struct {bytes, path} (Image of Hugging Face's datasets)"
+            rule = (
+                "must be a path, the bytes of an image file, or a struct {bytes, path} (the Image feature of "
+                "Hugging Face Datasets)"
+            )
             return TableError(table, number, name, value, rule)
         row[name] = value
     return row

@@ -1,4 +1,4 @@
-"""Read the images of an imported folder and of an import table."""
+"""Read and validate the images of an import, which are in a folder or embedded in the import table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from editr1.data.types import EncodedImage
 
 
 class ImportImages:
-    """Images by the names that the import table gives them. Each is decoded once to validate it.
+    """The images of an import, identified by the names in the import table.
 
-    Copies that were scaled down to ``max_side`` pixels are stored in the folder ``scratch``.
+    Each image is decoded once for validation. An image larger than ``max_side`` pixels is scaled down, and the copy
+    is stored in the folder ``scratch``.
     """
 
     def __init__(self, folder: Path, embedded: EmbeddedImages, max_side: int | None, scratch: Path) -> None:
@@ -30,7 +31,7 @@ class ImportImages:
         self.read = lru_cache(maxsize=32)(self._read)
 
     def fault(self, name: str) -> str:
-        """Return the reason why the image cannot be used, or an empty string if it can."""
+        """Return the reason why the image cannot be used, or an empty string if it is valid."""
         if name not in self._faults:
             self._faults[name] = ""
             try:
@@ -48,7 +49,10 @@ class ImportImages:
         return self._faults[name]
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of a valid image as it will be stored. :meth:`fault` must have been called before."""
+        """Return the SHA-256 of the file that will be stored for a valid image.
+
+        Call :meth:`fault` for the image first.
+        """
         return self._digests[name]
 
     def _original(self, name: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Validate the rows of an import table.
+"""Validate single rows of an import table.
 
-``editr1.data.importer`` describes the columns and checks the rules that concern several rows.
+``editr1.data.importer`` describes the columns and checks the rules that involve several rows.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PREFERENCES = ("winner", "loser", "same")
 class ImportRow:
     """One row of the import table, which describes one edited image.
 
-    ``number`` and ``unit`` give the place of the row: its first line in a text file (unit "line"), or its position (unit
-    "row"); both count from 1. ``source`` and ``edited`` are the paths as written in the table, or the names of images that
-    the table contains itself.
+    ``number`` and ``unit`` give the position of the row, counted from 1: its first line in a text file (unit "line"),
+    or its index in a list or Parquet file (unit "row"). ``source`` and ``edited`` are the paths as written in the
+    table, or the names of embedded images.
     """
 
     number: int
@@ -44,14 +44,14 @@ class ImportRow:
 
     @property
     def place(self) -> str:
-        """The place of the row for a message, such as "line 3"."""
+        """The position of the row for an error message, such as "line 3"."""
         return f"{self.unit} {self.number}"
 
 
 def read_import_rows(table: Path, embedded: EmbeddedImages) -> Iterator[ImportRow | TableError]:
-    """Yield every row of the table in order. For an invalid row, a TableError is yielded, not raised.
+    """Yield every row of the table in order.
 
-    Images that the table contains itself are added to ``embedded``.
+    An invalid row is yielded as a TableError. Embedded images are added to ``embedded``.
 
     Raises:
         TableError: the file does not exist, is not UTF-8, or has a missing, unknown or duplicate column.
@@ -67,7 +67,8 @@ class _Fields(BaseModel):
     instruction: Instruction
     edited: str = Field(min_length=1)
     editor: str = Field(min_length=1, max_length=200)
-    # Shorter than other ids, because the ids of candidates and pairs append a few characters to it.
+    # The limit is below that of other ids, because the ids of candidates and pairs append a few characters to the
+    # case id.
     case_id: Id | None = Field(default=None, max_length=180)
     preferred: str | None = None
     rank: int | None = Field(default=None, ge=1)
@@ -76,7 +77,7 @@ class _Fields(BaseModel):
     @field_validator("case_id", "preferred", "rank", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
-        # Tables that were written with pandas have NaN where a number is missing.
+        # pandas writes NaN for a missing number.
         missing = not value.strip() if isinstance(value, str) else value != value
         return None if missing else value
 

@@ -1,4 +1,4 @@
-"""Convert a folder of images and a table that describes them to tables of cases, quadruples and preference pairs.
+"""Convert a folder of images, and a table that describes them, to tables of cases, quadruples and preference pairs.
 
 The table is CSV (comma, semicolon or tab), JSON Lines, a JSON list or Parquet, with one row per edited image:
 
@@ -18,8 +18,8 @@ rank          optional, instead of ``preferred``: 1 is best; a lower rank beats 
 principles    optional: JSON list of {"question", "category"}; must be the same in all rows of a case that have it
 ============  ==================================================================================================
 
-Text is UTF-8, or UTF-16 with a byte order mark. Empty rows are skipped. Pairwise votes are
-refused if a case has several votes on the same edited image; ``import_columns.HOW_TO_WRITE_VOTES`` says how to write them.
+Text is UTF-8, or UTF-16 with a byte order mark. Empty rows are skipped. A table with several votes on the same edited
+image of a case is rejected; ``import_columns.HOW_TO_WRITE_VOTES`` explains how to convert such votes.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ from editr1.data.types import Candidate, EditCase, PreferencePair, Quadruple
 class ImportReport:
     """Result of an import.
 
-    ``counts`` has the keys rows, bad_rows (invalid rows), cases, quadruples, pairs (pairs with a winner), same ("same"
-    pairs). If pairs were dropped, it also has equal_images (both images were equal) or contradicting (the table states
-    another preference for the same two images). ``problems`` has one error per invalid row. ``files`` lists the tables that were
-    written; it is empty if a row was invalid and ``skip_bad`` was not set. ``dropped`` has the pairs that were dropped.
+    ``counts`` has the keys rows, bad_rows (invalid rows), cases, quadruples, pairs (pairs with a winner), same
+    ("same" pairs). If pairs were dropped, it also has the key equal_images (the two images were identical) or
+    contradicting (the table also states another preference for the same two images). ``problems`` has one error per
+    invalid row. ``files`` lists the tables that were written; it is empty if a row was invalid and ``skip_bad`` was
+    not set. ``dropped`` lists the dropped pairs.
     """
 
     counts: dict[str, int]
@@ -68,12 +69,11 @@ def import_folder(
     The files are ``cases/cases.parquet``, ``quadruples/quadruples.parquet`` and, if the table has preferences,
     ``pairs/pairs.parquet``. The tables of an earlier import in ``out`` are replaced.
 
-    All rows and images are checked first. If one is invalid, nothing is written; with ``skip_bad``, the invalid rows are
-    skipped instead. Image files are stored unchanged, unless a side is longer than ``max_side`` pixels; such an image is
-    scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each distinct image is
-    stored once, in ``<stem>.images``. Only a few images are in memory at a time.
-
-    A pair is dropped if its images are equal, or if the table states another preference for the same two images.
+    All rows and images are checked first. If one is invalid, nothing is written; with ``skip_bad``, the invalid rows
+    are skipped instead. Image files are stored unchanged, unless a side is longer than ``max_side`` pixels; such an
+    image is scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each
+    distinct image is stored once, in ``<stem>.images``. Only a few images are in memory at a time. A pair is dropped
+    if its two images are identical, or if the table also states another preference for the same two images.
 
     Raises:
         TableError: the table cannot be read, has a missing or unknown column, or contains votes on pairs.
@@ -118,7 +118,10 @@ def import_folder(
 
 
 def _fault(table: Path, row: ImportRow, cases: dict[str, ImportCase], images: ImportImages) -> TableError | None:
-    """Return the first violation in a row, or None. A row without one can be added to its case, which is created."""
+    """Return the first violation in a row, or None if the row is valid.
+
+    The case of a valid row is created if it does not exist yet.
+    """
     case = cases.get(row.case_id)
     if case is not None and (fault := _difference(table, row, case)):
         return fault
@@ -130,13 +133,16 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, ImportCase], images: Im
     case.rated.append(row)
     for other in case.rows:
         if other.edited == row.edited and other.editor == row.editor:
-            rule = f"{other.place} has the same case, edited image and editor {row.editor!r}; remove one of the rows"
+            rule = (
+                f"{other.place} has the same case, the same edited image and the same editor {row.editor!r}; "
+                "remove one of the rows"
+            )
             return TableError(table, row.number, "edited", row.edited, rule)
     return None
 
 
 def _difference(table: Path, row: ImportRow, case: ImportCase) -> TableError | None:
-    """Return the first value in which a row differs from what its case states, or None."""
+    """Return the first value of a row that contradicts the other rows of its case, or None."""
     for name in ("source", "instruction"):
         wanted, value = getattr(case.first, name), getattr(row, name)
         if normalize("NFC", value) != normalize("NFC", wanted):
@@ -148,7 +154,10 @@ def _difference(table: Path, row: ImportRow, case: ImportCase) -> TableError | N
     for other in case.rows:
         if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
             name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-            rule = f"all rows of a case must use the same column, rank or preferred; {other.place} uses the other one"
+            rule = (
+                f"all rows of a case must use the same column, either rank or preferred; {other.place} uses the "
+                "other column"
+            )
             return TableError(table, row.number, name, value, rule)
     return None
 
@@ -217,7 +226,7 @@ def _write(out: Path, cases: dict[str, ImportCase], images: ImportImages) -> lis
 
 
 def format_problem(problem: TableError) -> str:
-    """Format a problem as ``file:row: field: value: rule``, which editors and terminals turn into links."""
+    """Format a problem as ``file:row: field: value: rule``. Editors and terminals turn this form into a link."""
     where = str(problem.file) if problem.row is None else f"{problem.file}:{problem.row}"
     shown = [] if problem.value is None else [shorten(problem.value)]
     return ": ".join([where, *([problem.field] if problem.field else []), *shown, problem.rule])

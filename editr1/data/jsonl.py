@@ -1,8 +1,8 @@
-"""Read tables in JSON Lines format, which is meant for data written by hand.
+"""Read tables in JSON Lines format, which is meant for handwritten data.
 
-Each line is an object with the fields of the data type. An image is a path relative to the file
-(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. Error messages give the line number of a row, counted from 1. Blank
-lines are skipped.
+Each line is an object with the fields of the data type. An image is a path relative to the file (``"source":
+"in/a.png"``) or ``{"data": "<base64>"}``. Error messages give the line number of a row, counted from 1. Blank lines
+are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from editr1.data.images import MAX_BYTES
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
-    """Yield (line number, object) for each line. If the line is not a JSON object, a TableError replaces the object.
+    """Yield (line number, object) for each line that is not blank.
+
+    If a line is not a JSON object, a TableError is yielded in place of the object.
 
     Raises:
         TableError: the file cannot be opened.
@@ -97,7 +99,7 @@ def read_below(folder: Path, name: str) -> bytes:
     If there is no such file, a file whose name differs only in Unicode normalisation (NFC, NFD) is read.
 
     Raises:
-        ValueError: ``name`` leads outside the folder, or the file does not exist, cannot be read or is too large.
+        ValueError: ``name`` leads outside the folder, or or the file does not exist, cannot be read or is too large.
     """
     try:
         target = folder / name
@@ -111,14 +113,14 @@ def read_below(folder: Path, name: str) -> bytes:
         if target.stat().st_size > MAX_BYTES:
             raise ValueError(f"the file has {target.stat().st_size} bytes; at most {MAX_BYTES} are allowed")
         return target.read_bytes()
-    except OSError as error:  # for example, a name that is too long
+    except OSError as error:  # for example, the name is too long
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except RuntimeError:  # pathlib raises it for a loop of symbolic links
+    except RuntimeError:  # pathlib raises RuntimeError for a loop of symbolic links
         raise ValueError("cannot be read: it is a symbolic link that leads to itself") from None
 
 
 def _with_other_normalisation(folder: Path, name: str) -> Path:
-    """Return the file with this name in any Unicode normalisation, or ``folder / name`` if there is none."""
+    """Return the path of the file whose name equals ``name`` after Unicode normalisation, or ``folder / name`` if there is no such file."""
     found = folder
     for part in Path(name).parts:
         spellings = [found / spelling for spelling in (part, *(unicodedata.normalize(f, part) for f in ("NFC", "NFD")))]

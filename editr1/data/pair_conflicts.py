@@ -1,6 +1,6 @@
-"""Find preference pairs that must not be used: pairs of equal images, and pairs that contradict each other.
+"""Find preference pairs that must not be used: pairs of identical images, and pairs that contradict each other.
 
-Images are compared by their SHA-256, and cases by their source image and instruction. Names and ids do not matter.
+Images are compared by SHA-256, and cases by source image and instruction. Names and ids are ignored.
 """
 
 from __future__ import annotations
@@ -15,36 +15,42 @@ _CONFLICT: Final = b"conflict"
 
 
 class PairFault(StrEnum):
-    """Why a pair is not used. The values are the keys under which such pairs are counted."""
+    """Reason why a preference pair is not used.
+
+    The values are the keys under which such pairs are counted in reports.
+    """
 
     EQUAL_IMAGES = "equal_images"
     CONTRADICTING = "contradicting"
 
     @property
     def rule(self) -> str:
-        """Return the reason as a sentence for a message."""
+        """Return the reason as text for an error message."""
         return _RULES[self]
 
 
 _RULES: Final = {
-    PairFault.EQUAL_IMAGES: "the two edited images are equal (same SHA-256), so neither can be better",
-    PairFault.CONTRADICTING: "the same two edited images of the same case have another preference elsewhere in the table",
+    PairFault.EQUAL_IMAGES: "the two edited images are identical (same SHA-256), so neither can be better",
+    PairFault.CONTRADICTING: "another row of the table states a different preference for the same two edited images of the same case",
 }
 
 
 class PairConflicts:
-    """The preferences that a table states about each two images of a case.
+    """The preferences of a table, grouped by case and by pair of images.
 
-    First, add every pair of the table. Then :meth:`fault` tells which pairs must not be used. All pairs that contradict
-    each other are refused, because the table does not say which of them is right. One pair that is stated several times
-    with the same preference is not a contradiction. About 200 bytes of memory are used per pair of images.
+    Add every pair of the table first. Afterwards, :meth:`fault` returns whether a pair must not be used. All pairs
+    that contradict each other are rejected, because the table does not show which of them is correct. Repetitions of
+    a pair with the same preference are no contradiction. Memory use is about 200 bytes per pair of images.
     """
 
     def __init__(self) -> None:
         self._outcomes: dict[bytes, bytes] = {}
 
     def add(self, case: str, winner: str, loser: str, label: str) -> None:
-        """Add a pair. ``case`` is a digest of its source image and instruction; ``winner`` and ``loser`` are digests."""
+        """Add a pair.
+
+        ``case`` is the digest of the case's source image and instruction; ``winner`` and ``loser`` are digests.
+        """
         key = _key(case, winner, loser)
         outcome = _outcome(winner, label)
         if self._outcomes.setdefault(key, outcome) != outcome:
@@ -59,11 +65,11 @@ class PairConflicts:
         return None
 
     def add_pair(self, pair: PreferencePair) -> None:
-        """Add a row of a table of pairs."""
+        """Add a row of a preference table."""
         self.add(*_digests(pair), pair.label)
 
     def fault_of(self, pair: PreferencePair) -> PairFault | None:
-        """Return the reason why a row of a table of pairs must not be used, or None if it may be used."""
+        """Return the reason why a row of a preference table must not be used, or None if it may be used."""
         return self.fault(*_digests(pair))
 
 

@@ -1,12 +1,12 @@
-"""The rules that make an instruction, a question, a trace, an image and a preference pair valid.
+"""The rules that decide whether an instruction, a question, a trace, an image or a preference pair is valid.
 
-The data types (:mod:`editr1.data.types`) limit the length and the format of single fields. This module states everything
-else that a row must satisfy, so that the verifier, its tokenizer, its image processor, the trace parser and the table
-format can all process it. Every entry point uses these rules: import, check, curation, training, evaluation and the
-reward server.
+The data types (:mod:`editr1.data.types`) limit the length and the format of single fields. This module contains all
+other rules for a row. They ensure that the verifier with its tokenizer and image processor, the trace parser and the
+table format can process the row. Every entry point uses these rules: import, check, curation, training, evaluation
+and the reward server.
 
-The functions are pure. They return the violated rule as text for an error message, or None. Limits that depend on a model
-or on a server are passed in.
+The functions are pure. They return the violated rule as text for an error message, or None if the value is valid.
+Limits that depend on a model or on a server are arguments.
 """
 
 from __future__ import annotations
@@ -37,16 +37,22 @@ from editr1.data.types import (
 MAX_PIXELS: Final = 25_000_000
 """Maximum number of pixels of an image. The default of the reward server's setting ``max_pixels`` has the same value."""
 MAX_BYTES: Final = 20 << 20
-"""Maximum size of an image file in bytes. A score request of the default maximum size (64 MiB) has space for two such files."""
+"""Maximum size of an image file in bytes.
+
+A score request of the default maximum size (64 MiB) can hold two such files.
+"""
 MAX_ASPECT_RATIO: Final = 200.0
 """Largest ratio of the longer side to the shorter side that the image processor of Qwen2.5-VL accepts."""
 
 ParseTrace = Callable[[str, Sequence[Principle]], Verdict | Unparsed]
-"""The parser of traces, which is :func:`editr1.verifier.trace.parse_trace`."""
+"""Type of the trace parser, :func:`editr1.verifier.trace.parse_trace`."""
 
 _CONTROL_TOKEN: Final = re.compile(r"<[|｜][^|｜<>\n]{1,64}[|｜]>")  # noqa: RUF001  DeepSeek's tokens have fullwidth bars
 _BAD_CHARACTER: Final = re.compile("[\x00\ud800-\udfff]")
-"""NUL and surrogates. Other control characters are harmless to models and tables, and the terminal shows them literally."""
+"""Pattern of the forbidden characters, which are NUL and surrogates.
+
+Models and tables can process all other control characters, and messages show them escaped.
+"""
 _TRACE_PARTS: Final = re.compile(
     r"""</?score>|<\\score>|\{\s*["']average_score["']\s*:|\[\s*\{\s*["'](?:question|score)["']\s*:"""
 )
@@ -55,7 +61,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of images that depend on a model or on a server. The defaults are those of the reward server.
+    """Image limits that depend on a model or on a server. The defaults are those of the reward server.
 
     Attributes:
         max_pixels: Maximum number of pixels (width x height).
@@ -80,10 +86,10 @@ class Violation(NamedTuple):
 
 
 def text_fault(text: str) -> str | None:
-    """Return the rule that a text for a model violates. The text is an instruction, a question or a trace.
+    """Return the violated rule of a text that a model reads or learns (an instruction, a question or a trace), or None.
 
-    The text must have a visible character, and neither control tokens such as ``<|im_end|>`` nor NUL or halves of
-    surrogate pairs.
+    The text must have a visible character. It must not contain control tokens such as ``<|im_end|>``, NUL characters,
+    or halves of surrogate pairs.
     """
     if fault := content_fault(text):
         return fault
@@ -93,14 +99,17 @@ def text_fault(text: str) -> str | None:
 
 
 def content_fault(text: str) -> str | None:
-    """Return the rule that the content of a text for a model violates. Other than in :func:`text_fault`, it may be empty."""
+    """Return the rule that a text violates, as :func:`text_fault` does, but accept an empty text."""
     if found := _CONTROL_TOKEN.search(text):
         return f"the text contains {found.group()!r}, which models read as a control token; remove it"
     return character_fault(text)
 
 
 def character_fault(text: str) -> str | None:
-    """Return the rule that the characters of a text violate. Tokenizers or Parquet cannot process others."""
+    """Return the rule that the characters of a text violate, or None.
+
+    NUL characters and halves of surrogate pairs are not allowed, because tokenizers or Parquet cannot process them.
+    """
     found = _BAD_CHARACTER.search(text)
     if found is None:
         return None
@@ -120,9 +129,9 @@ def instruction_fault(instruction: str) -> str | None:
 def question_fault(question: str) -> str | None:
     """Return the rule that the question of a principle violates.
 
-    A trace repeats the question word for word (see :mod:`editr1.verifier.trace`). Therefore, the question must not contain
-    what the parser of traces looks for, such as ``<score>``, and it must be in Unicode normal form C, because tokenizers
-    normalise texts.
+    A trace repeats the question word for word (see :mod:`editr1.verifier.trace`). Therefore, the question must not
+    contain markers that the trace parser searches for, such as ``<score>``. It must be in Unicode normal form C,
+    because tokenizers normalise texts to this form.
     """
     if fault := text_fault(question):
         return fault
@@ -140,7 +149,7 @@ def question_fault(question: str) -> str | None:
 
 
 def trace_fault(trace: str, principles: Sequence[Principle] = (), parse: ParseTrace | None = None) -> str | None:
-    """Return the rule that a trace for training violates. If ``parse`` is given, it must be able to read the trace."""
+    """Return the rule that a training trace violates. If ``parse`` is given, it must accept the trace."""
     if fault := text_fault(trace):
         return fault
     verdict = parse(trace, principles) if parse is not None else None
@@ -150,7 +159,7 @@ def trace_fault(trace: str, principles: Sequence[Principle] = (), parse: ParseTr
 
 
 def size_fault(width: int, height: int, limits: Limits = DEFAULT) -> str | None:
-    """Return the rule that the size of an image in pixels violates. Both sides are at least 1."""
+    """Return the rule that the size of an image violates. ``width`` and ``height`` are in pixels and at least 1."""
     if width * height > limits.max_pixels:
         return (
             f"the image has {width} x {height} pixels; between 1 and {limits.max_pixels} pixels are allowed; "
@@ -159,8 +168,8 @@ def size_fault(width: int, height: int, limits: Limits = DEFAULT) -> str | None:
     ratio = max(width, height) / min(width, height)
     if ratio > limits.max_aspect_ratio:
         return (
-            f"the image has {width} x {height} pixels, an aspect ratio of {ratio:.2f}; the verifier reads images up to an aspect "
-            f"ratio of {limits.max_aspect_ratio:g}; crop the image, or remove the row"
+            f"the image has {width} x {height} pixels, an aspect ratio of {ratio:.2f}; the verifier accepts images "
+            f"up to an aspect ratio of {limits.max_aspect_ratio:g}; crop the image, or remove the row"
         )
     return None
 
@@ -168,7 +177,7 @@ def size_fault(width: int, height: int, limits: Limits = DEFAULT) -> str | None:
 def image_fault(data: bytes, limits: Limits = DEFAULT, *, decode: bool = True) -> str | None:
     """Return the rule that an image file violates. With ``decode=False``, only its header is read.
 
-    A truncated file or one with values out of range is found only by decoding it.
+    Truncated files and pixel values out of range are only detected by decoding.
     """
     if len(data) > limits.max_bytes:
         return (
@@ -211,8 +220,9 @@ def row_violations(
 
     Args:
         row: An edit case, a quadruple, an SFT row, a preference pair or a score item.
-        needs_principles: Whether the case must have a principle. Pairs labelled "same" need none, because they are not used.
-        parse: Parser of traces. If it is given, it must be able to read the trace of an SFT row.
+        needs_principles: Whether the case must have a principle. Pairs labelled "same" need none, because they are
+            not used.
+        parse: Trace parser. If it is given, it must accept the trace of an SFT row.
     """
     if isinstance(row, EditCase | ScoreItem):
         yield from _case_violations("", row, needs_principles)
@@ -265,4 +275,4 @@ def _case_violations(place: str, case: EditCase | ScoreItem, needs_principles: b
     for violation in text_violations(case.instruction, case.principles):
         yield violation._replace(field=f"{place}{violation.field}")
     if needs_principles and not case.principles:
-        yield Violation(f"{place}principles", None, "no principles; add at least one, or remove the row")
+        yield Violation(f"{place}principles", None, "the case has no principles; add at least one, or remove the row")

@@ -15,8 +15,8 @@ An image is ``{data: binary, sha256: string}``. With ``editr1.images = inline``,
 ``digest``, ``data`` is null and the bytes are in a second Parquet file next to the table, ``<stem>.images``, which has one
 row ``{sha256, data}`` per distinct image in order of first appearance.
 
-File metadata: ``editr1.schema`` (``editr1.dev/table/v1``), ``editr1.kind``, ``editr1.images``. A file without metadata, as
-another program would write it, is read as version 1 with inline images, and may omit ``sha256``.
+File metadata: ``editr1.schema`` (``editr1.dev/table/v1``), ``editr1.kind``, ``editr1.images``. A file without this
+metadata, which another program may have written, is read as version 1 with inline images, and may omit ``sha256``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def images_path(table: Path) -> Path:
 
 
 def leaf_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Return two lists with the Parquet paths of the leaf columns: those with image bytes, and all others."""
+    """Return two lists with the Parquet paths of the leaf columns: columns with image bytes, and all other columns."""
     leaves = [path for field in schema for path in _leaves(field.name, field.type)]
     images = [path for path in leaves if path == "data" or path.endswith(".data")]
     return images, [path for path in leaves if path not in images]

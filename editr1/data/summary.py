@@ -1,4 +1,4 @@
-"""Compute statistics of a table, for example the number of cases and the sizes of the images."""
+"""Compute summary statistics of a table, for example the number of cases and the image sizes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from editr1.data.types import Category, DataModel, EditCase, PreferencePair, Qua
 class TableSummary:
     """Summary of a table.
 
-    ``rows`` counts the whole table; the fields after ``scanned`` cover only the first ``scanned`` rows. ``image_sides``
-    contains the smallest and the largest side of all images in pixels. ``instruction_length`` and ``trace_length`` are
-    (minimum, mean, maximum) in characters, or None if the data type has no such field. ``first`` contains the first rows;
-    each maps dotted field names to shortened values.
+    ``rows`` counts the whole table; the fields after ``scanned`` cover only the first ``scanned`` rows.
+    ``image_sides`` contains the smallest and the largest side of all images in pixels. ``instruction_length`` and
+    ``trace_length`` are (minimum, mean, maximum) in characters, or None if the data type has no such field. ``first``
+    contains the first rows as dictionaries from dotted field names to shortened values.
     """
 
     file: str
@@ -47,9 +47,9 @@ class TableSummary:
 
 
 def summarise(path: Path, *, first: int = 3, scan: int = 10_000) -> TableSummary:
-    """Compute the summary of a Parquet table with rows of any data type. At most ``scan`` rows are read.
+    """Compute the summary of a Parquet table with rows of any data type.
 
-    The summary includes the content of the first ``first`` rows.
+    At most ``scan`` rows are read. The first ``first`` rows are included in the summary.
 
     Raises:
         TableError: the file is not a table, or one of the rows that are read is invalid.

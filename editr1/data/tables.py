@@ -33,7 +33,7 @@ from editr1.data.schema import (
 )
 from editr1.data.types import DataModel
 
-IMPORT_HINT = "A CSV, JSON or Parquet table of image files is converted with 'editr1 data import'"
+IMPORT_HINT = "To convert a CSV, JSON or Parquet table of image files, run 'editr1 data import'"
 """Advice for a file that is not a table of data objects."""
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_ROWS = 2048
@@ -92,8 +92,8 @@ def read_table(path: Path, kind: type[N], *, start: int = 0, stop: int | None = 
     of its images, is checked when it is read.
 
     Raises:
-        TableError: the file is not Parquet, has rows of another data type, or has another version, or a column is
-            missing or unknown. While iterating: a row is invalid.
+        TableError: the file is not Parquet, has rows of another data type or another version, or a column is missing
+            or unknown. While iterating: a row is invalid.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
@@ -119,7 +119,7 @@ def read_column(path: Path, name: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """Content of a table's footer: number of rows and row groups, format version, and how images are stored."""
+    """Metadata in the footer of a table: the number of rows and row groups, the format version, and the form in which images are stored."""
 
     rows: int
     row_groups: int
@@ -160,7 +160,7 @@ def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
 def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
     """Return the data type of a table with these ``columns``, or None if no data type matches.
 
-    All columns must be fields of the data type, and all of its required fields must be columns.
+    The columns must be fields of the data type and include all of its required fields.
     """
     return next((kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)), None)
 
@@ -171,8 +171,8 @@ def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[st
     If the table is in ``digest`` form, the bytes of the images are read from its image file.
 
     Raises:
-        TableError: the file is not Parquet, has rows of another data type, or has another version, or a column is
-            missing or unknown.
+        TableError: the file is not Parquet, has rows of another data type or another version, or a column is missing
+            or unknown.
     """
     path = Path(path)
     file, images = _open_table(path, kind)

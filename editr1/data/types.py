@@ -96,8 +96,8 @@ class Quadruple(DataModel):
 class Verdict(DataModel):
     """The content of a parsed trace, that is, of the text in which a verifier evaluates an edit.
 
-    ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] as the trace states it; it is
-    not recomputed. ``score`` is the final score in [0, 10].
+    ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] that the trace states;
+    it is not recomputed. ``score`` is the final score in [0, 10].
     """
 
     scores: tuple[Bit, ...]
@@ -115,7 +115,7 @@ class Unparsed(DataModel):
 class SftRow(DataModel):
     """A training example for SFT: a quadruple and the trace to imitate (paper section 3.1, step 6).
 
-    ``agreement`` is the fraction of verdicts that equal the gold verdicts, or None if there are no gold verdicts.
+    ``agreement`` is the fraction of verdicts that match the gold verdicts, or None if there are no gold verdicts.
     ``member`` is the name of the labelling model that wrote the trace.
     """
 
@@ -128,8 +128,8 @@ class SftRow(DataModel):
 class PreferencePair(DataModel):
     """Two candidates of one case, ranked by annotators.
 
-    If the ``label`` is "same", the order of ``winner`` and ``loser`` has no meaning. Such pairs are stored, but
-    are not used for training or to compute the accuracy.
+    If the ``label`` is "same", the order of ``winner`` and ``loser`` has no meaning. Such pairs are stored, but they
+    are used neither for training nor for computing the accuracy.
     """
 
     pair_id: Id
@@ -158,8 +158,8 @@ def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
 class Scored(DataModel):
     """The result of scoring an edit. ``score`` is the mean over the traces that could be parsed, in [0, 10].
 
-    ``verdicts`` has one entry per parsed trace, and ``unparsed`` one reason per other trace. ``texts`` contains all raw
-    traces in the order of generation.
+    ``verdicts`` has one entry per trace that could be parsed, and ``unparsed`` has one reason per trace that could
+    not. ``texts`` contains all raw traces in the order of generation.
     """
 
     ok: Literal[True] = True

@@ -1,6 +1,6 @@
-"""Read the rows of a table and check each against the rules of :mod:`editr1.data.rules`.
+"""Read the rows of a table and validate each row with the rules in :mod:`editr1.data.rules`.
 
-Stages read their inputs with these functions before anything expensive starts, so that an invalid row is reported with its
+Stages read their inputs with these functions before they start expensive work. An invalid row is reported with its
 file, row and field.
 """
 
@@ -23,7 +23,7 @@ from editr1.data.types import DataModel
 
 _MAX_REMEMBERED_DIGESTS: Final = 100_000
 _ROWS_AHEAD: Final = 16
-"""Number of rows that are in memory while their images are decoded in parallel."""
+"""Number of rows read ahead into memory so that their images can be decoded in parallel."""
 
 
 class ImageChecker:
@@ -34,7 +34,7 @@ class ImageChecker:
         self._valid: set[bytes] = set()
 
     def fault(self, data: bytes) -> str | None:
-        """Return the rule that an image file violates, or None. The image is decoded completely."""
+        """Decode an image file completely, and return the rule that it violates, or None if it is valid."""
         digest = hashlib.sha256(data).digest()
         if digest in self._valid:
             return None
@@ -48,7 +48,10 @@ class ImageChecker:
 
 @lru_cache(maxsize=4)
 def image_checker(limits: Limits = DEFAULT) -> ImageChecker:
-    """Return the process's image checker for these limits, so that a table that is read twice is decoded once."""
+    """Return the image checker for these limits.
+
+    The process shares it, so that the images of a table that is read twice are decoded once.
+    """
     return ImageChecker(limits)
 
 
@@ -67,12 +70,12 @@ def read_valid_rows(
         path: Parquet table.
         kind: Data type of the rows.
         needs_principles: Whether every case must have a principle; see :func:`editr1.data.rules.row_violations`.
-        parse: Parser of traces. If it is given, it must be able to read the trace of an SFT row.
-        decode_images: Decode every distinct image, in parallel. If False, only the headers are read.
+        parse: Trace parser. If it is given, it must accept the trace of an SFT row.
+        decode_images: Whether to decode every distinct image, in parallel. If False, only the image headers are read.
         limits: Limits of the images.
 
     Raises:
-        TableError: The file is not the expected table. While iterating: a row violates a rule.
+        TableError: The file is not a table of this kind. While iterating: a row violates a rule.
     """
     rows = enumerate(read_table(path, kind), start=1)
     checker = image_checker(limits)
@@ -108,12 +111,12 @@ def check_table(
     parse: ParseTrace | None = None,
     limits: Limits = DEFAULT,
 ) -> int:
-    """Check every row of a table like :func:`read_valid_rows`, and return the number of rows."""
+    """Validate every row of a table as :func:`read_valid_rows` does, and return the number of rows."""
     return sum(1 for _ in read_valid_rows(path, kind, needs_principles=needs_principles, parse=parse, limits=limits))
 
 
 def _next_rows(rows: Iterator[tuple[int, N]]) -> tuple[list[tuple[int, N]], TableError | None]:
-    """Return the next rows, and the error that ended the reading of further rows."""
+    """Return the next rows, and the error that stopped the iteration, or None."""
     part: list[tuple[int, N]] = []
     try:
         for row in islice(rows, _ROWS_AHEAD):

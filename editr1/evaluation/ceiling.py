@@ -1,4 +1,7 @@
-"""What the metrics of a report are compared with: the labels' own errors, and an editor that does nothing."""
+"""Compute reference values for the metrics of a report.
+
+These are the accuracy that label errors allow, and the score of an editor that does nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def truth_agreement(
 ) -> Estimate | None:
     """Return the accuracy of the ground truth on ``pairs``, with half credit for ties, or None if no pair has a winner.
 
-    Labels contain errors, so even a perfect verifier disagrees with some of them.
+    Labels contain errors, so even a perfect verifier disagrees with some labels.
     """
     decided = [pair for pair in pairs if pair.label != "same"]
     if not decided:
@@ -30,7 +33,7 @@ def truth_agreement(
 
 
 def unchanged_score(cases: Sequence[EditCase], truth: GroundTruth, bootstrap: Bootstrap = DEFAULT) -> Estimate | None:
-    """Return the mean ground-truth score of an editor that returns every source image unchanged, or None without cases."""
+    """Return the mean ground-truth score of an editor that returns every source image unchanged, or None if there are no cases."""
     if not cases:
         return None
     scores = [truth(case, decode_image(case.source.data)).score for case in cases]

@@ -1,6 +1,6 @@
-"""Evaluation of an editor on held-out cases.
+"""Evaluate an editor on held-out cases.
 
-A verifier scores the edits. If the ground truth is known, ground-truth scores are computed, too.
+A verifier scores the edits. If the ground truth is known, ground-truth scores are computed as well.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ def with_scores(
     batch_size: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
-    """Score ``n`` of the rows with the verifier, or all rows if ``n`` is None. Return all rows, scored or not.
+    """Score ``n`` rows with the verifier, or all rows if ``n`` is None.
 
-    The scored rows are the same ``n`` rows that :func:`gallery` draws with this ``seed``.
+    The result contains all rows, including those without a score. The scored rows are the same ``n`` rows that
+    :func:`gallery` draws with this ``seed``.
     """
     chosen = list(range(len(rows))) if n is None else draw_indices(len(rows), n, seed)
     items = (_score_item(rows[i]) for i in chosen)
@@ -237,9 +238,9 @@ def edit_view(row: EditRow) -> EditView:
 
 
 def _score_item(row: EditRow) -> ScoreItem:
-    """Return the verifier's input for an edit. The source image is resized to the size of the edited image.
+    """Return the verifier's input for an edit.
 
-    Training uses the same sizes.
+    As in training, the source image is resized to the size of the edited image.
     """
     case = row.case
     return ScoreItem(

@@ -1,6 +1,6 @@
-"""Files with every evaluated edit, so that every metric can be recomputed without a model.
+"""Read and write files with all evaluated edits.
 
-They also serve to compare two evaluations edit by edit.
+With these files, every metric can be recomputed without a model, and two evaluations can be compared edit by edit.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class TruthItem(DataModel):
 
 
 class Answers(DataModel):
-    """What the verifier wrote about one edit.
+    """The verifier's output for one edit.
 
     Attributes:
         traces: All raw traces, in the order of generation.
-        verdicts: The answers to the principles of the case, one list for each trace that could be parsed.
-        scores: The final score of each of these traces, in [0, 10]. The score of the edit is their mean.
+        verdicts: The answers to the principles of the case, one list for each trace that could be parsed. scores: The
+            final score of each of these traces, in [0, 10]. The score of the edit is their mean.
         num_parsed: Number of traces that could be parsed. If the edit has no score, ``verdicts`` is empty nevertheless.
         unparsed: For each other trace, the reason why it could not be parsed.
         failure: The reason why the edit has no score: its cause and details, or an empty string.
@@ -80,14 +80,14 @@ class PairEdit(DataModel):
 
 
 class PairItem(DataModel):
-    """Scores of a preference pair by one verifier, and how they came about.
+    """Scores of a preference pair by one verifier, and the data from which they were computed.
 
     Attributes:
         pair_id: Name of the pair.
         verifier: "sft" or "rl": the name of the verifier among the inputs of the evaluate stage.
         winner: Score of the edit that people preferred, or None if scoring failed.
         loser: Score of the other edit, or None if scoring failed.
-        label: "same" if people preferred none of the two edits. Such a pair is not scored.
+        label: "same" if people preferred neither edit. Such a pair is not scored.
         case_id: Name of the pair's case.
         source: SHA-256 of the file of the case's source image.
         categories: Category of each principle of the case.
@@ -110,7 +110,7 @@ class PairItem(DataModel):
 
 
 class EditItem(DataModel):
-    """Scores of one edit by an editor, and how they came about.
+    """Scores of one editor's edit, and the data from which they were computed.
 
     Attributes:
         case_id: Name of the case.
@@ -120,7 +120,7 @@ class EditItem(DataModel):
         source: SHA-256 of the file of the case's source image.
         image: SHA-256 of the edited image as PNG.
         categories: Category of each principle of the case.
-        answers: What the verifier wrote about the edit, or None if its score was not requested.
+        answers: The verifier's output for the edit, or None if its score was not requested.
     """
 
     case_id: str
@@ -134,15 +134,17 @@ class EditItem(DataModel):
 
 
 class PublicItem(DataModel):
-    """One request about an edit of a public benchmark, and what came back. Images are given by the SHA-256 of their files.
+    """One request about an edit of a public benchmark, and its result.
+
+    Images are identified by the SHA-256 of their files.
 
     Attributes:
         table: The benchmark, as its input is called, and the title of the evaluated model, such as "gedit, editor after RL".
-        images: The source image, if the model saw it, and the edited image, both as they were sent.
+        images: The source image, if it was sent to the model, and the edited image, both as they were sent.
         text: The instruction of the case, or the judge's prompt.
-        score: The verifier's score, or None if scoring failed or a judge was asked.
-        categories: Category of each principle, if a verifier was asked.
-        answers: What the verifier wrote. A judge's answer is its only trace.
+        score: The verifier's score, or None if scoring failed or the request was sent to a judge.
+        categories: Category of each principle, if the request was sent to a verifier.
+        answers: The verifier's output. The answer of a judge is stored as a single trace.
     """
 
     table: str
@@ -175,7 +177,7 @@ def recorded_scorer(scorer: Scorer, table: str, items: list[PublicItem]) -> Scor
 
 
 def recorded_judge(judge: Judge, table: str, items: list[PublicItem]) -> Judge:
-    """Return a function that asks ``judge`` and appends one item per answer to ``items``."""
+    """Return a function that calls ``judge`` and appends one item per answer to ``items``."""
 
     def ask(prompt: str, images: Sequence[EncodedImage]) -> str | Refused:
         answer = judge(prompt, images)

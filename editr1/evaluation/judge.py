@@ -1,11 +1,11 @@
 """The VLM judge of GEdit-Bench and ImgEdit-Bench, and strict parsers for its answers.
 
 GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867), which sends two prompts per edit. The prompt for semantic
-consistency (SC) contains the source and the edited image, and the prompt for perceptual quality (PQ) contains only the
-edited image. Each answer is one JSON object with two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275)
-sends one prompt per edit. Its answer contains three labelled ratings from 1 to 5.
+consistency (SC) contains the source and the edited image, whereas the prompt for perceptual quality (PQ) contains
+only the edited image. Each answer is one JSON object with two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv
+2505.20275) sends one prompt per edit. The answer contains three labelled ratings from 1 to 5.
 
-If the authors' scripts cannot parse an answer, they use a random rating or drop the answer. The strict parsers of
+If the authors' scripts cannot parse an answer, they use a random rating or drop the answer. The strict parsers in
 this module return the reason instead.
 """
 
@@ -23,7 +23,7 @@ from editr1.llm.answers import UnreadableAnswer, decode_json, shown
 
 
 class Refused(Unparsed):
-    """The reason why the judge's server rejected a request, so that there is no answer to parse."""
+    """Result of a request that the judge's server rejected. It contains the reason; there is no answer to parse."""
 
 
 Judge = Callable[[str, Sequence[EncodedImage]], str | Refused]
@@ -56,13 +56,12 @@ def vlm_judge(
 ) -> Iterator[Judge]:
     """Open a judge that sends its requests to ``model``. The model's endpoint must be one of ``endpoints``.
 
-    Answers that ``parse`` accepts are cached in the file ``cache``, so that a resumed evaluation repeats only requests
-    without such an answer. Images whose longer side exceeds ``max_side`` pixels are downscaled.
+    Answers that ``parse`` accepts are cached in the file ``cache``, so that a resumed evaluation repeats only the
+    requests without such an answer. Images whose longer side exceeds ``max_side`` pixels are downscaled.
 
-    The judge raises:
-        RequestRefused: The server refused all requests, and there were at least 20.
-        TooManyFailures: At least 20 requests failed, and they are a larger fraction than ``max_failed_fraction``.
-        LlmError: A request failed for another reason; see :meth:`editr1.llm.vlm.VlmClient.complete`.
+    The judge raises: RequestRefused: The server rejected all requests, and there were at least 20. TooManyFailures:
+        At least 20 requests failed, and they are a larger fraction than ``max_failed_fraction``. LlmError: A request
+        failed for another reason; see :meth:`editr1.llm.vlm.VlmClient.complete`.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner
@@ -144,8 +143,8 @@ def parse_imgedit(text: str) -> Ratings | Unparsed:
 def parse_imgedit_published(text: str) -> float | None:
     """Return the mean rating of an answer, computed as in the script of ImgEdit's authors.
 
-    The mean is taken over all lines of the form "label: digits" and rounded to two decimals. Return None if there is no
-    such line, or if one of the numbers is not a decimal number of at most 9 digits, at which the script would fail.
+    The mean is taken over all lines of the form "label: digits" and rounded to two decimals. Return None if there is
+    no such line, or if the script would fail because one of the numbers is not a decimal number of at most 9 digits.
     """
     parts = [line.strip().split(": ") for line in text.splitlines()]
     ratings = [p[1] for p in parts if len(p) == 2 and p[1].isdigit()]
@@ -169,7 +168,7 @@ def _unwrapped(text: str) -> str:
 def _labelled_digits(line: str) -> str:
     """Return the digits of a line "label: digits" without leading zeros, or an empty string for any other line.
 
-    The line may have Markdown's list marks and stars for bold text.
+    The line may contain Markdown list markers and asterisks for bold text.
     """
     label, _, rest = line.partition(":")
     digits = rest.strip().lstrip("*").lstrip().rstrip("*").rstrip()

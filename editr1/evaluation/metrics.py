@@ -1,11 +1,12 @@
 """Metrics of reward models and editors, each with its number of items and a bootstrap confidence interval.
 
-Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the edit that people
-preferred (the winner) has a higher score than the other edit (the loser). A tie counts as wrong in ``strict`` and as
-half correct in ``half_credit``. The fraction of ties is also reported. GSB (good, same, bad) compares the scores of two
-editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13). The bootstrap resamples
-items with a fixed seed, so that results are reproducible. Every function takes ``groups``, the name of the group of each
-item: items of one group, such as the six pairs of a ranking, are resampled together (:mod:`editr1.evaluation.resampling`).
+Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the edit that
+people preferred (the winner) has a higher score than the other edit (the loser). A tie counts as wrong in ``strict``
+and as half correct in ``half_credit``. The fraction of ties is also reported. GSB (good, same, bad) compares the
+scores of two editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13). The
+bootstrap resamples items with a fixed seed, so that results are reproducible. Every function has a parameter
+``groups``, which contains the group name of each item. Items of one group, such as the six pairs of a ranking, are
+resampled together (:mod:`editr1.evaluation.resampling`).
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _SAMPLES = 2_000
 
 
 class Estimate(DataModel):
-    """A metric that was estimated from ``n`` items, with its confidence interval [``low``, ``high``].
+    """The estimate of a metric from ``n`` items, with its confidence interval [``low``, ``high``].
 
-    ``confidence`` is the confidence level of the interval. ``groups`` is the number of groups of items that the bootstrap
-    resampled, such as cases or source images, or None if it resampled single items.
+    ``confidence`` is the confidence level of the interval. ``groups`` is the number of groups of items that the
+    bootstrap resampled, such as cases or source images, or None if single items were resampled.
     """
 
     value: float
@@ -113,7 +114,7 @@ def paired_difference(
 ) -> Estimate:
     """Return the mean of ``after - before`` with its percentile bootstrap interval.
 
-    The bootstrap resamples items, so that the two values of an item stay together.
+    The bootstrap resamples items, so the two values of an item stay together.
 
     Args:
         after: One value per item, ``[n]``.
@@ -320,7 +321,7 @@ def _estimate(data: Floats, bootstrap: Bootstrap, groups: Groups | None = None) 
 
 
 def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap, groups: int | None = None) -> Estimate:
-    """Return an estimate of ``value`` from ``n`` items, which the bootstrap resampled in ``groups`` groups.
+    """Return the estimate ``value`` from ``n`` items, with a confidence interval from a bootstrap over ``groups`` groups.
 
     ``drawn`` contains the value of the metric in each bootstrap resample. The confidence interval of the estimate is
     the percentile interval of these values.

@@ -1,4 +1,4 @@
-"""Evaluation of a verifier on preference pairs, and comparison of two verifiers.
+"""Evaluate a verifier on preference pairs, and compare two verifiers.
 
 The metrics are the pairwise accuracy and the accuracy of the verifier's answers to individual principles.
 """
@@ -49,7 +49,7 @@ class PairScores:
 
     @cached_property
     def groups(self) -> list[str]:
-        """The group of each pair for the bootstrap: the source image, or the case if there is one source image only."""
+        """The bootstrap group of each pair: its source image, or its case if all pairs have the same source image."""
         return case_groups(pair.case for pair in self.pairs)
 
     @property
@@ -59,7 +59,7 @@ class PairScores:
         return sum(score_or_none(w) is None or score_or_none(lo) is None for w, lo in sides)
 
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
-        """Return the pairwise accuracy, both without the pairs that have a failed score and with these pairs as wrong.
+        """Return the pairwise accuracy, both without pairs that have a failed score and with these pairs counted as wrong.
 
         The bootstrap resamples the pairs of a source image together (see :attr:`groups`).
 
@@ -123,7 +123,7 @@ def score_pairs(
 
 
 def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:
-    """Return the metrics of the verifier ``after`` minus those of the verifier ``before``.
+    """Return the differences between the metrics of two verifiers: ``after`` minus ``before``.
 
     A pair is used only if both verifiers scored both of its edits.
 
@@ -164,9 +164,9 @@ def verdict_accuracy(
 ) -> dict[Category, Estimate]:
     """Return the fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
 
-    The answers of all parsed traces are used. The bootstrap resamples whole source images, because the answers about one
-    edit, and about the edits of one source image, are correlated. ``n`` of an estimate is the number of answers. Cases
-    whose principles have no ground-truth answers are excluded, such as cases with holistic questions.
+    The answers of all parsed traces are used. The bootstrap resamples whole source images, because the answers about
+    one edit, and about the edits of one source image, are correlated. ``n`` of an estimate is the number of answers.
+    Cases whose principles have no ground-truth answers, such as cases with holistic questions, are excluded.
     """
     correct: dict[Category, list[float]] = defaultdict(list)
     answered: dict[Category, list[float]] = defaultdict(list)
@@ -229,7 +229,7 @@ def _item(pair: PreferencePair, side: str) -> ScoreItem:
 def first_decided_pairs(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
     """Return the first pairs, up to and including the ``n``-th decided pair.
 
-    A pair is decided if people preferred one edit. The pairs labelled "same" in between are kept, but not counted.
+    A pair is decided if people preferred one edit. Pairs labelled "same" in between are included, but not counted.
     """
     found: list[PreferencePair] = []
     decided = 0

@@ -1,7 +1,7 @@
-"""Which observations the bootstrap resamples together, and the resampling itself.
+"""Bootstrap resampling of groups of observations.
 
-Observations that share a case, an edit or a source image are right or wrong together. If they were resampled one by one,
-a confidence interval would be too narrow. The bootstrap therefore resamples whole groups (Davison and Hinkley, 1997,
+Observations that share a case, an edit or a source image are correlated. If they were resampled one by one, the
+confidence intervals would be too narrow. The bootstrap therefore resamples whole groups (Davison and Hinkley, 1997,
 section 3.8).
 """
 
@@ -17,16 +17,17 @@ from editr1.data.types import EditCase
 
 Floats = npt.NDArray[np.float64]
 Groups = Sequence[str]
-"""Name of the group of each observation, in the order of the observations."""
+"""Group name of each observation, in the order of the observations."""
 
 _CHUNK = 4_000_000
 
 
 def case_groups(cases: Iterable[EditCase]) -> list[str]:
-    """Return the group of each case's observations: its source image, which can belong to several cases.
+    """Return one group name per case.
 
-    If all cases have the same source image, the groups are the cases. If there is one case only, all names are equal,
-    and the bootstrap resamples single observations.
+    The group of a case is its source image, which several cases can share. If all cases have the same source image,
+    each case is a group. If there is only one case, there is only one group, and the bootstrap resamples single
+    observations.
     """
     found = list(cases)
     digests = {id(case): case.source.sha256 for case in {id(case): case for case in found}.values()}
@@ -34,9 +35,10 @@ def case_groups(cases: Iterable[EditCase]) -> list[str]:
 
 
 def first_distinct(*labels: Groups) -> list[str]:
-    """Return the first of ``labels`` that has more than one group, or the last one if none has.
+    """Return the first of ``labels`` with more than one group, or the last of them if none has.
 
-    The labels are ordered from the largest groups to the smallest. One group alone has no variation to resample.
+    ``labels`` are alternative groupings, ordered from the largest to the smallest groups. With only one group, there
+    is no variation to resample.
     """
     return list(next((names for names in labels if len(set(names)) > 1), labels[-1]))
 
@@ -44,8 +46,8 @@ def first_distinct(*labels: Groups) -> list[str]:
 def group_codes(groups: Groups | None, n: int) -> npt.NDArray[np.int64] | None:
     """Number the groups of ``n`` observations from 0, ``[n]``.
 
-    Return None if observations are resampled one by one: without groups, if every observation is a group of its own,
-    and if there is only one group.
+    Return None if observations are resampled one by one: if ``groups`` is None, if every observation is its own
+    group, or if there is only one group.
 
     Raises:
         ValueError: ``groups`` does not have one name per observation.
@@ -69,9 +71,9 @@ def resampled_means(
 ) -> Floats:
     """Draw ``samples`` resamples of ``data`` with replacement and return the mean of each resample, ``[samples]``.
 
-    With ``codes`` (see :func:`group_codes`), whole groups are drawn. Otherwise single observations are drawn. If these
-    have at most 64 distinct values, the function draws the number of occurrences of each value instead of the individual
-    observations. This is faster, and the means have the same distribution.
+    With ``codes`` (see :func:`group_codes`), whole groups are drawn. Otherwise single observations are drawn. If they
+    have at most 64 distinct values, the function draws the number of occurrences of each value instead, which is
+    faster and gives means with the same distribution.
     """
     if codes is not None:
         return resampled_ratios(group_sums(data, codes), group_sums(np.ones_like(data), codes), samples, rng)
@@ -83,7 +85,7 @@ def resampled_means(
 
 
 def resampled_ratios(top: Floats, bottom: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """Draw ``samples`` resamples of groups and return sum(top) / sum(bottom) of each resample, ``[samples]``."""
+    """Draw ``samples`` resamples of groups, and return sum(top) / sum(bottom) of each resample, ``[samples]``."""
     return np.concatenate(
         [top[index].sum(axis=1) / bottom[index].sum(axis=1) for index in _drawn(top.size, samples, rng)]
     )
@@ -92,9 +94,10 @@ def resampled_ratios(top: Floats, bottom: Floats, samples: int, rng: np.random.G
 def resampled_macro_means(
     data: Floats, types: Sequence[str], samples: int, rng: np.random.Generator, codes: npt.NDArray[np.int64]
 ) -> Floats:
-    """Draw ``samples`` resamples of groups and return the mean over types of the mean of each type, ``[samples]``.
+    """Draw ``samples`` resamples of groups.
 
-    Groups are drawn from those that occur in the same types, so that every type occurs in every resample.
+    Return the mean over types of the mean of each type, ``[samples]``. Each group is replaced with a group that
+    occurs in the same types, so that every type occurs in every resample.
     """
     names: dict[str, int] = {}
     kinds = np.array([names.setdefault(name, len(names)) for name in types], dtype=np.int64)
@@ -119,7 +122,10 @@ def resampled_macro_means(
 
 
 def _drawn(n: int, samples: int, rng: np.random.Generator, width: int | None = None) -> Iterable[npt.NDArray[np.int64]]:
-    """Yield indices of resamples, ``[rows, n]``, in blocks that need little memory. ``width`` is the number of values per row."""
+    """Yield the indices of resamples, ``[rows, n]``, in blocks that limit the memory use.
+
+    ``width`` is the number of values per row.
+    """
     rows = max(1, _CHUNK // (width or n))
     for start in range(0, samples, rows):
         yield rng.integers(0, n, size=(min(rows, samples - start), n))

@@ -1,4 +1,4 @@
-"""Scoring of edits in batches. If scoring of an edit fails, the failure is counted, and the edit gets no score."""
+"""Score edits in batches. If the scoring of an edit fails, the failure is counted, and the edit gets no score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
 T = TypeVar("T")
 
 MIN_FAILURES: Final = 20
-"""Number of failures from which a fraction of failures is checked before all edits are scored."""
+"""Minimum number of failures before the fraction of failures is checked during scoring."""
 
 
 class TrueScore(Protocol):
@@ -61,10 +61,10 @@ class TooManyFailures(Editr1Error, RuntimeError):
 
 @dataclass
 class FailureTally:
-    """Number of edits that were to be scored, and number of those without a score by cause.
+    """Counts of the edits to be scored, and of the edits without a score by cause.
 
-    ``first`` is the reason why the first of them has no score. ``max_failed_fraction`` is the largest allowed fraction
-    of edits without a score.
+    ``first`` is the reason of the first failure. ``max_failed_fraction`` is the largest allowed fraction of edits
+    without a score.
     """
 
     max_failed_fraction: float = 1.0
@@ -78,7 +78,10 @@ class FailureTally:
         return self.causes.total()
 
     def add(self, cause: str | None, reason: str = "") -> None:
-        """Count one edit. ``cause`` is the cause if the edit has no score, or None; ``reason`` describes it."""
+        """Count one edit.
+
+        ``cause`` is None if the edit has a score, and otherwise the cause of the failure, which ``reason`` describes.
+        """
         self.num_edits += 1
         if cause is not None:
             self.causes[cause] += 1
@@ -92,7 +95,7 @@ class FailureTally:
             self.add(None)
 
     def check(self, min_failures: int = 1) -> None:
-        """Raise TooManyFailures if at least ``min_failures`` edits have no score, and more than the fraction allows."""
+        """Raise TooManyFailures if at least ``min_failures`` edits, and more than the allowed fraction, have no score."""
         if self.num_failed >= min_failures and self.num_failed > self.max_failed_fraction * self.num_edits:
             by_cause = ", ".join(f"{cause}: {n}" for cause, n in self.causes.most_common())
             raise TooManyFailures(

@@ -1,4 +1,7 @@
-"""Run the stages of a run file. A lock on the run's folder ensures that only one process works on the run at a time."""
+"""Run the stages of a run file.
+
+A lock on the run's folder ensures that only one process on this machine executes the run.
+"""
 
 from __future__ import annotations
 
@@ -54,22 +57,23 @@ def execute(
 ) -> tuple[RunRecord, bool]:
     """Run every stage of ``spec`` that has no result yet.
 
-    If a process on another machine runs the same run in the same store, this process follows it, and takes over if it disappears.
-    With ``replace``, the record of a run with other settings or inputs is replaced. Results of the runs ``reuse`` in the same store
-    are copied for stages with the same key.
+    If a process on another machine executes the same run in the same store, this process follows the run, and takes
+    it over if the other process disappears. With ``replace``, an existing record with different settings or inputs is
+    replaced. For stages with the same key, results are copied from the runs ``reuse`` in the same store.
 
-    Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``. The
-    artifacts are written to ``store``, else to the store that ``spec`` names, else to ``<folder>/store``.
+    Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``.
+    The artifacts are written to ``store``. If it is None, they are written to the store in ``spec``, or else to
+    ``<folder>/store``.
 
     After an interruption, another call resumes from the last checkpoint. If an earlier command was killed, its stage processes may
     still be running. In this case, the call first waits until they have exited.
 
     Returns:
-        The record of the run, and True if any stage was started.
+        The record of the run, and whether any stage was started.
 
     Raises:
         ConfigError: another process is still using ``folder`` after ``wait`` seconds.
-        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
+        NameInUse: the record of the run has different settings or inputs, and ``replace`` is not set.
         TakenOver: another process has taken over the run.
         StageFailed, RunStopped: see :class:`RunOrchestrator`.
     """
@@ -121,7 +125,10 @@ def execute(
 
 
 def cluster_ask(api: ClusterNamespace, context: RunContext) -> AskIdentity:
-    """Return a function that reads the identity of a reward model from its Deployment, or else asks its address from this machine."""
+    """Return a function that reads the identity of a reward model from its Deployment.
+
+    If there is no Deployment, the function requests the identity from the server's address.
+    """
     from editr1.launch.kubernetes.reward_model import identity_of_service
 
     asked = waiting_ask(context.should_stop, context.observer.run_waits)
@@ -163,8 +170,8 @@ class _WaitNotice:
 def _load_or_create(request: RunRequest, origin: Origin) -> RunRecord:
     """Return the record of the run from the store, or a new record if there is none.
 
-    If the record is replaced, it begins now, and stages that the run file does not contain are removed from it. Every other field
-    of a stage is replaced when the stage is prepared.
+    If an existing record is to be replaced, its start time is reset, and stages that are not in the run file are
+    removed from it. All other fields of a stage are replaced when the stage is prepared.
     """
     spec, record = request.spec, load_known(request)
     stated = stated_settings(spec.spec)

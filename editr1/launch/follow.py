@@ -1,4 +1,4 @@
-"""Decide whether this process executes a run, or follows the process that executes it already."""
+"""Decide whether this process executes a run or follows another process that is already executing it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ POLL_SECONDS = 1.0
 
 
 class FollowStopped(Editr1Error):
-    """The user stopped a command that followed a run. The run continues in the process that executes it."""
+    """The user stopped a command that was following a run. The run continues in the process that executes it."""
 
     exit_code = ExitCode.INTERRUPTED
 
     def __init__(self, run: str, holder: Holder) -> None:
-        super().__init__(f"run {run}: no longer followed; the run continues in {holder}")
+        super().__init__(f"run {run}: this command no longer follows the run, which continues in {holder}")
 
 
 class TakenOver(Editr1Error):
-    """Another process took over the run, because this one wrote no heartbeat for a while."""
+    """Another process took over the run, because this process did not update its heartbeat in time."""
 
     exit_code = ExitCode.TERMINATED
 
@@ -39,7 +39,10 @@ class TakenOver(Editr1Error):
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that should be executed or followed. ``replace`` allows other settings than those that are recorded under its name."""
+    """A request to execute or follow a run.
+
+    ``replace`` allows settings that differ from those recorded under the run's name.
+    """
 
     spec: RunSpec
     store: ArtifactStore
@@ -47,7 +50,7 @@ class RunRequest:
     should_stop: Callable[[], bool]
     replace: bool = False
     on_cluster: bool = False
-    """Whether the stages run on a cluster. The addresses of its reward servers may then not be reachable from this machine."""
+    """Whether the stages run on a cluster. If they do, this machine may not be able to reach the reward servers."""
 
     @property
     def name(self) -> str:
@@ -56,20 +59,23 @@ class RunRequest:
 
 
 def load_known(request: RunRequest) -> RunRecord | None:
-    """Return the record of the run; None if there is none, or if it is unreadable and may be replaced."""
+    """Return the record of the run.
+
+    The result is None if there is no record, or if the record cannot be read and may be replaced.
+    """
     return load_record(request.store, request.name, ignore_unreadable=request.replace)
 
 
 def execute_or_follow(request: RunRequest) -> Claim | RunRecord:
-    """Claim the run for this process, or follow the process that executes it until the run ends.
+    """Claim the run for this process. If another process executes the run, follow it until the run ends.
 
     Returns:
         The claim of this process, or the record of the run that another process has completed.
 
     Raises:
-        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
+        NameInUse: the record of the run has different settings or inputs, and ``replace`` is not set.
         ConfigError: ``replace`` is set, but the recorded run is being executed.
-        StageFailed: another process drove the run, and a stage failed.
+        StageFailed: another process executed the run, and a stage failed.
         FollowStopped: the user stopped this command while it followed the run.
     """
     while True:
@@ -82,13 +88,13 @@ def execute_or_follow(request: RunRequest) -> Claim | RunRecord:
             continue
         if request.replace and _differences(request):
             raise ConfigError(
-                f"run {request.name}: cannot be replaced, because it is being executed by {known.holder}; stop that process first,"
-                " or choose another name with --name"
+                f"run {request.name}: the run cannot be replaced because it is being executed by {known.holder}; "
+                "stop that process first, or choose another name with --name"
             )
-        request.observer.run_waits(f"run {request.name} is executed by {known.holder}; following it")
+        request.observer.run_waits(f"run {request.name} is being executed by {known.holder}; this command follows it")
         if (record := _follow(request, known, watch, checked)) is not None:
             return record
-        request.observer.run_waits(f"{known.holder} has stopped; taking over the run")
+        request.observer.run_waits(f"{known.holder} has stopped; this command takes over the run")
         if claim := take(request.store, request.name, known):
             return claim
 
@@ -109,7 +115,10 @@ def _check_name(request: RunRequest) -> bool:
 
 
 def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> RunRecord | None:
-    """Report the changes of the run until the process that executes it stops. Returns the record of a completed run, else None."""
+    """Report changes in the run until the process that executes it stops.
+
+    Returns the record if the run is completed, else None.
+    """
     reported: dict[str, tuple[State, int]] = {}
     while True:
         executing = watch.is_executing()

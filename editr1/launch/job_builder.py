@@ -5,8 +5,8 @@ build jobs with the functions of this module, which are pure. References to inpu
 (:func:`editr1.runs.resolve.resolve_stage`) or in the pod (:func:`editr1.runs.resolve.resolve_job`).
 
 On a cluster, the chart writes the job into the job file of its pods (``charts/editr1-lib/templates/_job_file.tpl``).
-``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for the fields
-whose values the pod or the cluster settings determine.
+``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for
+fields that are set by the pod or by the cluster settings.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def build_job(
     Args:
         stage: the stage in the run file.
         context: fields that come from the run and the launcher.
-        resolved: complete settings, input digests and key of the stage. If None, the job contains the settings and references
-            as in the run file, and the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
+        resolved: complete settings, input digests and key of the stage. If None, the job contains the settings and
+            references as in the run file, and the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
         reward: the running reward service. If None, the job uses the addresses in ``stage.reward``, if there are any.
     """
     reward = reward or RewardEndpoints(tuple(reward_addresses(stage.reward)), stage.reward_digest)
@@ -132,7 +132,8 @@ def chart_values(
         job_values["reward"] = {"digest": job.reward_digest}
     values = checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
     if job.store.endpoint and not values["store"].get("endpoint"):
-        # The pods would silently connect to AWS. The endpoint may differ from this machine's, so it is not copied.
+        # Without an endpoint, the pods would connect to AWS. The endpoint of this machine is not copied, because the
+        # pods may need a different one.
         raise ConfigError(
             f"artifact store {job.store.url}: this machine uses the endpoint {job.store.endpoint}, but no endpoint is set for the "
             "pods; set values.store.endpoint in the cluster settings"

@@ -9,7 +9,10 @@ from editr1.runs.record import StageRecord
 
 
 class Observer(Protocol):
-    """Receiver of the events of a run. Each method is called when the event in its docstring occurs."""
+    """Interface for receivers of run events.
+
+    Each method is called when the event described in its docstring occurs.
+    """
 
     def run_waits(self, reason: str) -> None:
         """The run cannot start yet because of ``reason``."""

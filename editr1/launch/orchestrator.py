@@ -57,7 +57,7 @@ READY_SECONDS = 600.0
 GRACE_SECONDS = 300.0
 """Time in seconds that a stage has after SIGTERM to commit a checkpoint. After this time, the stage is killed."""
 ABORT_SECONDS = 5.0
-"""Time in seconds after which a stage is killed if the user presses Ctrl-C a second time."""
+"""Grace period in seconds of a stage after the user has pressed Ctrl-C a second time."""
 
 
 class StageFailed(Editr1Error):
@@ -106,9 +106,12 @@ class RunContext:
     ready_seconds: float = READY_SECONDS
     """Time in seconds within which a reward service must become ready after its start."""
     ask: AskIdentity | None = None
-    """Asks the addresses in a stage's ``reward`` for the identity of their model. None: they are asked from this machine."""
+    """Function that requests the identity of the model from the addresses in a stage's ``reward``.
+
+    If it is None, this machine sends the request.
+    """
     may_save: Callable[[], bool] = lambda: True
-    """Returns False once another process executes the run, so that this process must not write its record."""
+    """Function that returns False if another process has taken over the run, so that this process must no longer write the run's record."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):
@@ -387,13 +390,16 @@ class RunOrchestrator(Generic[Request, Handle]):
 
 
 def waiting_ask(should_stop: Callable[[], bool], report: Callable[[str], None]) -> AskIdentity:
-    """Return a function that asks reward servers for their identity. It reports that it waits, and raises RunStopped on request."""
+    """Return a function that requests the model identity from reward servers and waits until they respond.
+
+    The function reports the wait to the observer, and raises RunStopped if the user stops the run.
+    """
 
     def ask(urls: Sequence[str], seconds: float, *, where: str) -> RewardIdentity:
         try:
             return ask_identity(urls, 0.0, where=where)
         except RewardUnreachable:
-            report(f"{where}: no server answers at {', '.join(urls)}; trying again for up to {seconds:g} s")
+            report(f"{where}: no server responds at {', '.join(urls)}; retrying for up to {seconds:g} s")
         try:
             return ask_identity(urls, seconds, where=where, should_stop=should_stop)
         except RewardUnreachable:
@@ -406,7 +412,7 @@ def waiting_ask(should_stop: Callable[[], bool], report: Callable[[str], None]) 
 
 @contextmanager
 def _log_errors(message: str) -> Iterator[None]:
-    """Log an error with ``message``, so that it does not hide the error that ended the run."""
+    """Log an exception with ``message`` instead of raising it, so that the error that ended the run stays visible."""
     try:
         yield
     except Exception as error:

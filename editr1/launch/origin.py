@@ -1,4 +1,4 @@
-"""Collect the information about this process that a run's record contains: command, code, package versions and machine."""
+"""Collect information about this process for the record of a run: the command, code revision, package versions and machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("editr1", "torch", "transformers", "diffusers", "trl", "accelerate"
 
 
 def run_origin(command: str) -> Origin:
-    """Return command, code revision, package versions and machine of this process, as fields of a run's record."""
+    """Return the command, code revision, package versions and machine of this process, as fields of a run's record."""
     return Origin(command=command, git_revision=git_revision(), versions=versions(), machine=machine())
 
 

@@ -56,8 +56,9 @@ def run_single_stage(
 ) -> dict[str, Path]:
     """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folders of the outputs by output name.
 
-    The run has the name ``name``, or that of the folder (:func:`run_name_of`). The artifact store is ``store``, or ``<folder>/store`` if it
-    is None. For ``replace``, see :func:`editr1.launch.execute.execute`. Raises ConfigError, StageFailed, RunStopped.
+    The run is named ``name`` or, if that is None, after the folder (:func:`run_name_of`). The artifact store is
+    ``store``, or ``<folder>/store`` if it is None. For ``replace``, see :func:`editr1.launch.execute.execute`. Raises
+    ConfigError, StageFailed, RunStopped.
     """
     spec = RunSpec(
         api_version=API_VERSION,
@@ -75,7 +76,7 @@ def run_single_stage(
         should_stop=should_stop,
         store=config,
         replace=replace,
-        # Earlier versions named every run of a single stage after its kind.
+        # Earlier versions named every single-stage run after the kind of the stage.
         reuse=(run_name_of(folder), f"{stage.kind}-single"),
     )
     opened = open_store(config)
@@ -84,9 +85,9 @@ def run_single_stage(
 
 
 def run_name_of(folder: Path) -> str:
-    """Return the name of the run of a single stage: the name of its folder, with characters that a name cannot have replaced.
+    """Return the name of a single-stage run: the name of its folder, in which invalid characters are replaced.
 
-    A name that had to be changed ends with a part of a digest, so that two folders do not get the same name.
+    If a character was replaced, a part of a digest is appended, so that different folders get different names.
     """
     given = folder.resolve().name
     name = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")

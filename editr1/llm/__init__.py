@@ -1,1 +1,1 @@
-"""A client of OpenAI-compatible chat servers, which is used by curation, evaluation and the ``openai`` reward engine."""
+"""A client for OpenAI-compatible chat servers. Curation, evaluation and the ``openai`` reward engine use it."""

@@ -1,7 +1,7 @@
-"""Extract JSON values from the answers of models. Other text or Markdown code fences may surround the values.
+"""Extract JSON values from model answers, in which other text or Markdown code fences may surround the values.
 
-Answers are arbitrary text. No answer raises an exception other than :class:`UnreadableAnswer`, and the time of each
-function is linear in the length of the answer.
+An answer is arbitrary text. For any answer, the functions return a value or raise :class:`UnreadableAnswer`, and they
+run in time linear in the length of the answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NoReturn
 
 
 class UnreadableAnswer(ValueError):
-    """The answer of a model cannot be parsed; the message gives the reason."""
+    """A model answer cannot be parsed. The message gives the reason."""
 
 
 def strip_code_fences(text: str) -> str:
@@ -21,7 +21,9 @@ def strip_code_fences(text: str) -> str:
 
 
 def find_json(text: str, opening: Literal["[", "{"]) -> Any:
-    """Decode the JSON value that starts at the first bracket ``opening`` in ``text``. Text after the value is ignored.
+    """Decode the JSON value that starts at the first occurrence of the bracket ``opening`` in ``text``.
+
+    Text after the value is ignored.
 
     Raises:
         UnreadableAnswer: ``text`` does not contain this bracket, or no valid JSON starts there.
@@ -34,7 +36,7 @@ def find_json(text: str, opening: Literal["[", "{"]) -> Any:
 
 
 def decode_json(text: str) -> Any:
-    """Decode the JSON value ``text``, which may be surrounded by white space only.
+    """Decode ``text``, which must be one JSON value. Only white space may surround it.
 
     Raises:
         UnreadableAnswer: ``text`` is not one JSON value.
@@ -42,7 +44,7 @@ def decode_json(text: str) -> Any:
     text = text.strip()
     value, end = _decode(text, 0)
     if end < len(text):
-        raise UnreadableAnswer(f"the answer contains text after the JSON: {text[end : end + 80]!r}")
+        raise UnreadableAnswer(f"the answer contains text after the JSON value: {text[end : end + 80]!r}")
     return value
 
 

@@ -42,7 +42,7 @@ class AnswerCache:
         return bytes(row[0])
 
     def put(self, digest: bytes, reply: bytes) -> None:
-        """Cache ``reply`` under ``digest``, unless there is already an entry for ``digest``."""
+        """Cache ``reply`` under ``digest``. An existing entry is not changed."""
         if self._db is not None:
             row = (digest, reply, _checksum(digest, reply))
             self._db.execute("INSERT OR IGNORE INTO checked_answers VALUES (?, ?, ?)", row)
@@ -77,7 +77,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise OSError(f"{path}: the cache of model answers cannot be opened: {error}") from error
         kept = path.with_name(f"{path.name}.damaged")
         log.warning(
-            "%s: the cache of model answers is damaged (%s); it is kept as %s, and a new one is started",
+            "%s: the cache of model answers is damaged (%s); it was renamed to %s, and a new cache was created",
             path,
             error,
             kept,

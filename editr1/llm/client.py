@@ -1,4 +1,4 @@
-"""An asynchronous client of one OpenAI-compatible chat server, with bounded concurrency, retries and a deadline."""
+"""An asynchronous client for one OpenAI-compatible chat server, with bounded concurrency, retries and a deadline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ChatClient:
 
     def __init__(self, config: EndpointConfig) -> None:
         self.retries = 0
-        """Number of retries of all requests so far."""
+        """Total number of retries so far, over all requests."""
         self._config = config
         self._connection = ChatConnection(config)
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -36,10 +36,11 @@ class ChatClient:
         return request.encode(self._config)
 
     async def complete(self, request: ChatRequest, body: bytes | None = None) -> Completion:
-        """Send ``request`` and return its ``n`` answers. ``body`` is the result of :meth:`encode`, if it is known already.
+        """Send ``request`` and return its ``n`` answers.
 
-        If the server returns fewer answers than requested, or the parameter ``n`` is omitted for this server, the missing
-        answers are requested one by one, with the seeds that follow the one of the request.
+        ``body`` is the result of :meth:`encode`, if the caller has already computed it. If the server returns fewer
+        answers than requested, or if this server does not accept the parameter ``n``, the missing answers are
+        requested one by one. Their seeds are the seed of ``request`` plus 1, 2, and so on.
 
         Raises:
             RequestRefused: The server rejects this request. Its subclass InvalidResponse: the response is not a chat
@@ -56,7 +57,7 @@ class ChatClient:
         if not self._warned:
             self._warned = True
             _log.warning(
-                "%s, model %s: the server returned %d of %d answers; the others are requested one by one",
+                "%s, model %s: the server returned %d of %d answers; the missing answers are requested one by one",
                 self._connection.name,
                 request.model,
                 received,
@@ -77,7 +78,7 @@ class ChatClient:
         await self.aclose()
 
     async def _complete_singly(self, request: ChatRequest, start: int) -> Completion:
-        """Request the answers from number ``start`` on, each in a request of its own."""
+        """Request the answers from index ``start`` on, with one request per answer."""
         seed = request.seed
         singles = [
             replace(request, n=1, seed=None if seed is None else (seed + index) % 2**63)
@@ -91,7 +92,7 @@ class ChatClient:
         )
 
     async def _send(self, request: ChatRequest, body: bytes | None = None) -> Completion:
-        """Send one request, and repeat it after transient failures until the retries or the deadline are exhausted."""
+        """Send one request, and retry it after transient failures until the retries are exhausted or the deadline passes."""
         body = self.encode(request) if body is None else body
         config, clock = self._config, asyncio.get_running_loop().time
         async with self._slots:

@@ -1,4 +1,4 @@
-"""Read the response of a chat server: the answers, why an answer is incomplete, and the words of an error."""
+"""Parse the response of a chat server: the answers, the reason why an answer is incomplete, and the error message."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ class Answer:
     """One answer of a model."""
 
     text: str
-    """Text of the answer without reasoning; empty if the answer has no text."""
+    """Text of the answer without the model's reasoning; empty if the answer has no text."""
     problem: str = ""
-    """Why the answer is empty, truncated or blocked, in words for an error message. Empty for a complete answer."""
+    """Reason why the answer is empty, truncated or blocked, as text for an error message; empty for a complete answer."""
     truncated: bool = False
     """Whether the answer was cut off at the token limit (``finish_reason: length``)."""
 
     def explain(self, reason: str) -> str:
-        """Return why the answer cannot be parsed: its problem, and ``reason``, which a parser gave, unless there is no text."""
+        """Return an error message for an answer that a parser rejected.
+
+        It consists of the answer's ``problem``, if any, and the parser's ``reason``. If the answer has no text,
+        ``reason`` is omitted.
+        """
         return "; ".join(filter(None, (self.problem, reason if self.text or not self.problem else "")))
 
 
@@ -42,7 +46,10 @@ class Completion:
 
 
 class NotACompletion(ValueError):
-    """The body of a response is not a chat completion. ``status`` is the numeric code of an error object in the body."""
+    """The body of a response is not a chat completion.
+
+    ``status`` is the numeric code of the error object in the body, if any.
+    """
 
     def __init__(self, problem: str, status: int | None = None) -> None:
         super().__init__(problem)
@@ -50,10 +57,11 @@ class NotACompletion(ValueError):
 
 
 def read_completion(data: bytes, limit: str) -> Completion:
-    """Read the body of a response with status 200. ``limit`` names the token limit, such as "max_tokens = 1024".
+    """Parse the body of a response with status 200.
 
-    Choices without an index are in the order of the response. Parts of a content list other than texts are ignored. Token
-    counts that are missing, null or no number are 0.
+    ``limit`` describes the token limit for messages, such as "max_tokens = 1024". Choices without an index keep the
+    order of the response. If the content is a list of parts, only text parts are used. Token counts that are missing
+    or not numbers become 0.
 
     Raises:
         NotACompletion: The body is not JSON, is an error object, or has no list of choices.
@@ -77,16 +85,16 @@ def read_completion(data: bytes, limit: str) -> Completion:
 
 
 def quote_body(data: bytes) -> str:
-    """Return the words of an error response on one line of at most 300 characters.
+    """Return the text of an error response as one line of at most 300 characters.
 
-    Of a JSON error object the message is quoted, of an HTML page its text, and of anything else the beginning.
+    This is the message of a JSON error object, the visible text of an HTML page, or the beginning of any other body.
     """
     try:
         return shorten(_error_words(_load_json(data)))
     except ValueError:
         text = data[:_MAX_BODY].decode("utf-8", "replace")
     if _HTML.search(text):
-        visible = _INVISIBLE.split(text)[::2]  # every second piece is the content of a script or style element
+        visible = _INVISIBLE.split(text)[::2]  # Every second part is the content of a script or style element.
         text = html.unescape(_TAG.sub(" ", " ".join(visible)))
     return shorten(text)
 
@@ -99,7 +107,10 @@ def shorten(text: str) -> str:
 
 
 def _load_json(data: bytes) -> object:
-    """Decode JSON. Lone surrogates and NaN, which ``orjson`` refuses, are accepted. Raises ValueError."""
+    """Decode JSON, and raise ValueError if it is invalid.
+
+    Lone surrogates and NaN, which ``orjson`` rejects, are accepted.
+    """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -157,7 +168,7 @@ def _read_answer(choice: Mapping[str, Any], limit: str) -> Answer:
 def _why_empty(message: Mapping[str, Any], reason: object, limit: str, field: str, only_thought: bool) -> str:
     where = f"in {field}" if field else "in <think>"
     if reason == "length":
-        thought = f"; it has only reasoning, {where}" if field or only_thought else ""
+        thought = f"; it contains only reasoning, {where}" if field or only_thought else ""
         return f"the answer was cut off at {limit}{thought}"
     if isinstance(refusal := message.get("refusal"), str) and refusal:
         return f"the model refused to answer: {shorten(refusal)}"
@@ -166,11 +177,11 @@ def _why_empty(message: Mapping[str, Any], reason: object, limit: str, field: st
     if field:
         words = _content_text(message[field])
         return (
-            f"the answer is in {field} and content is empty: {shorten(words)}; turn off the server's reasoning parser "
-            "or the model's reasoning"
+            f"the answer is in the field {field}, and the field content is empty: {shorten(words)}; turn off the "
+            "server's reasoning parser or the model's reasoning"
         )
     if only_thought:
-        return "the answer has only reasoning, in <think>; raise the token limit or turn off the model's reasoning"
+        return "the answer contains only reasoning, in <think>; raise the token limit or turn off the model's reasoning"
     if message.get("tool_calls"):
         return "the answer is a tool call and has no text"
     return f"the answer is empty (finish_reason: {reason})"

@@ -1,4 +1,4 @@
-"""Send one chat completion request over HTTP and translate every failure into an error of :mod:`editr1.llm.errors`."""
+"""Send one chat completion request over HTTP, and translate every failure to an exception from :mod:`editr1.llm.errors`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from editr1.llm.retries import is_retried, requested_delay
 
 
 class ChatConnection:
-    """Connections to one chat server. Use it in a single event loop.
+    """HTTP connections to one chat server. Use an instance in a single event loop.
 
-    The API key is read from the environment variable ``config.api_key_env``, and the proxy as described at
+    The API key is read from the environment variable ``config.api_key_env``, and the proxy is chosen by
     :func:`editr1.config.proxies.proxy_for`.
     """
 
@@ -32,10 +32,12 @@ class ChatConnection:
         self._proxy = proxy_for(config.base_url)
         self._session: aiohttp.ClientSession | None = None
         self._url, self.name = _endpoint(config.base_url)
-        """``name`` is the URL for messages, without a password."""
+        """``name`` is the URL without its password, for use in messages."""
 
     async def post(self, request: ChatRequest, body: bytes, seconds: float) -> Completion:
-        """Send ``body``, the JSON of ``request``, once, and return the answers. ``seconds`` is the timeout.
+        """Send one request without retries, and return the answers.
+
+        ``body`` is the JSON body of ``request``, and ``seconds`` is the timeout.
 
         Raises:
             RequestRefused: The server rejects this request. Its subclass InvalidResponse: the response is not a chat
@@ -50,11 +52,13 @@ class ChatConnection:
         except TimeoutError:
             raise EndpointUnavailable(f"{where}: no response within {seconds:g} s") from None
         except aiohttp.ClientHttpProxyError as error:
-            raise self._translated(error.status, f"the proxy answered: {error.message}", where, None) from error
+            raise self._translated(
+                error.status, f"the proxy returned an error: {error.message}", where, None
+            ) from error
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
             raise EndpointMisconfigured(f"{where}: {error}; check base_url") from error
         except (aiohttp.ClientError, OSError) as error:
-            via = " through the proxy of the environment" if self._proxy else ""
+            via = " through the proxy that the environment sets" if self._proxy else ""
             raise EndpointUnavailable(
                 f"{where}: no connection to the server{via}: {type(error).__name__}: {error}"
             ) from error
@@ -77,7 +81,7 @@ class ChatConnection:
     async def _exchange(self, body: bytes) -> tuple[int, float | None, bytes]:
         """Send ``body`` and return the status of the response, the delay that it requests, and its body.
 
-        Of the body of an error, only the first part is read.
+        If the response is an error, only the start of its body is read.
         """
         if self._session is None:
             self._session = self._new_session()
@@ -93,7 +97,8 @@ class ChatConnection:
         key = os.environ.get(self._config.api_key_env, "").strip()
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        # httpx's context reads SSL_CERT_FILE and has certificates on machines without a certificate store.
+        # The SSL context of httpx respects SSL_CERT_FILE and includes certificates for machines without a certificate
+        # store.
         context: ssl.SSLContext | bool = httpx.create_ssl_context() if self._url.scheme == "https" else True
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=context),
@@ -102,7 +107,7 @@ class ChatConnection:
         )
 
     def _translated(self, status: int, words: str, where: str, retry_after: float | None) -> LlmError:
-        """Return the error for a response with a status other than 2xx."""
+        """Return the exception for a response whose status is not 2xx."""
         if status in (401, 403):
             return EndpointMisconfigured(
                 f"{where}: the API key is rejected ({status}): {words}; "

@@ -1,4 +1,4 @@
-"""Errors of requests to OpenAI-compatible chat servers."""
+"""Exceptions for failed requests to OpenAI-compatible chat servers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class LlmError(Editr1Error):
-    """A chat request failed. The message names the server and the model, and quotes the server's answer.
+    """A chat request failed. The message contains the server, the model and the server's response.
 
-    ``status`` is the HTTP status of the answer, or the numeric code of an error object in it; None if there was no
-    answer. ``words`` is the text of the server's answer on one line, shortened; empty if there was none.
+    ``status`` is the HTTP status of the response, or the numeric code of the error object in it. It is None if there
+    was no response. ``words`` is the text of the response, shortened to one line, or empty if there was no response.
     """
 
     exit_code = ExitCode.CONFIG
@@ -25,13 +25,16 @@ class RequestRefused(LlmError):
 
 
 class InvalidResponse(RequestRefused):
-    """The server answered with status 200, but not with a chat completion, for example with an HTML page."""
+    """The server responded with status 200, but the body is not a chat completion.
+
+    It is, for example, an HTML page.
+    """
 
 
 class EndpointUnavailable(LlmError):
     """All retries failed, or the deadline passed, without a valid response. A later attempt may succeed.
 
-    ``retry_after`` is the time in seconds after which the server wants the request again, or None if it does not say so.
+    ``retry_after`` is the delay in seconds that the server requested before the next attempt, or None.
     """
 
     exit_code = ExitCode.TRANSIENT

@@ -1,4 +1,4 @@
-"""Create the event loop in which chat requests are sent."""
+"""Create the event loop for sending chat requests."""
 
 from __future__ import annotations
 

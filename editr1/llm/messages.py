@@ -17,14 +17,15 @@ Message = dict[str, Any]
 
 _MIME: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ORIENTATION: Final = 274
-"""Number of the EXIF tag for the orientation. If the tag has the value 1, the image is upright."""
+"""Number of the EXIF orientation tag. The value 1 means that the image is upright."""
 
 
 def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: int) -> list[Message]:
-    """Return the messages of a chat: the system message, unless ``system`` is empty, and the user message.
+    """Return the messages of a chat request.
 
-    The user message contains ``parts`` (texts and images) in order. Images with a side longer than ``max_side`` pixels are
-    scaled down.
+    The first is the system message, which is omitted if ``system`` is empty. The second is the user message, which
+    contains ``parts`` (texts and images) in order. Images with a side longer than ``max_side`` pixels are scaled
+    down.
     """
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else image_part(data_url(part.data, max_side))
@@ -35,7 +36,7 @@ def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: i
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """Return an image part of a user message. ``url`` is the ``data:`` URL of the image."""
+    """Return the part of a user message that contains an image. ``url`` is the ``data:`` URL of the image."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -48,9 +49,9 @@ def png_data_url(image: Image.Image) -> str:
 def data_url(data: bytes, max_side: int) -> str:
     """Encode an image file as a ``data:`` URL.
 
-    The bytes are sent unchanged if every server decodes them the same way: PNG, JPEG or WebP, RGB or greyscale,
-    upright, and no side longer than ``max_side`` pixels. Any other image is decoded, scaled down if a side
-    is longer, and sent as PNG.
+    The bytes are sent unchanged if all servers decode the image in the same way and no side is longer than
+    ``max_side`` pixels. This holds for upright PNG, JPEG or WebP images in RGB or greyscale. Any other image is
+    decoded, scaled down if a side is too long, and sent as PNG.
 
     Raises:
         editr1.data.images.ImageError: ``data`` is not an image.
@@ -64,7 +65,7 @@ def data_url(data: bytes, max_side: int) -> str:
 
 
 def _portable_mime(data: bytes, max_side: int) -> str | None:
-    """Return the media type of an image file if it can be sent unchanged, otherwise None."""
+    """Return the media type of an image file that can be sent unchanged, and None for any other image."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info

@@ -1,4 +1,4 @@
-"""Remove the reasoning that some models write into the answer, in ``<think>`` tags before the answer proper."""
+"""Remove the reasoning that some models write in ``<think>`` tags before the actual answer."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 
 def strip_reasoning(text: str) -> str:
-    """Return ``text`` without the reasoning that precedes the answer proper.
+    """Return ``text`` without the reasoning that precedes the actual answer.
 
-    The reasoning is in one or more blocks ``<think>...</think>`` before the first JSON value. Two kinds of incomplete
-    blocks are removed, too: if only the closing tag is there, because the chat template of the model contains the
-    opening tag, everything before it; and if only the opening tag is there, because the answer was truncated,
-    everything after it. The result has no leading white space if anything was removed. The time is linear in the length
-    of ``text``.
+    The reasoning consists of one or more blocks ``<think>...</think>`` before the first JSON value. Incomplete blocks
+    are removed as well. If only the closing tag exists, because the opening tag is part of the model's chat template,
+    everything before it is removed. If only the opening tag exists, because the answer was truncated, everything
+    after it is removed. If anything was removed, the result has no leading white space. The function runs in time
+    linear in the length of ``text``.
     """
-    start = 0  # the answer proper starts here or later
+    start = 0  # The actual answer starts at this position or later.
     inside = False
     json_at = -1
     for tag in _TAG.finditer(text):

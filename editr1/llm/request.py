@@ -1,4 +1,4 @@
-"""A chat completion request, and how it is written as JSON for one server."""
+"""A chat completion request and its encoding as JSON for a given server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class ChatRequest:
     sampling: Mapping[str, float] = field(default_factory=dict)
 
     def encode(self, config: ServerConfig) -> bytes:
-        """Return the JSON body of the request for the server that ``config`` describes. ``n`` is included if it exceeds 1."""
+        """Return the JSON body of the request for the server that ``config`` describes.
+
+        ``n`` is only included if it exceeds 1.
+        """
         body: dict[str, Any] = {
             "model": self.model,
             "messages": self.messages,

@@ -1,4 +1,4 @@
-"""When a failed chat request is repeated, and after which delay."""
+"""Decide whether a failed chat request is retried, and after which delay."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def is_retried(status: int) -> bool:
 def retry_delay(number: int, requested: float | None) -> float:
     """Return the delay in seconds before retry ``number`` (from 0).
 
-    It is the time that the server requested, but at most two minutes. If it requested none, the delay starts at 0.5 s
-    and doubles up to 8 s. Up to a quarter, and at most one second, is added at random, so that concurrent requests do
-    not return at the same time.
+    This is the delay that the server requested, but at most two minutes. If the server requested none, the delay
+    starts at 0.5 s and doubles up to 8 s. A random part of up to a quarter of the delay, and at most one second, is
+    added, so that concurrent requests are not all retried at the same time.
     """
     backoff = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(number, 10))
     delay = backoff if requested is None else min(requested, _MAX_REQUESTED_S)
@@ -28,10 +28,10 @@ def retry_delay(number: int, requested: float | None) -> float:
 
 
 def requested_delay(headers: Mapping[str, str]) -> float | None:
-    """Return the number of seconds to wait before the retry, as the server requests, or None if it requests no delay.
+    """Return the delay in seconds before the retry that the server requests, or None if it requests none.
 
-    The header is ``Retry-After`` (seconds or an HTTP date) or ``Retry-After-Ms``. A time in the past and a
-    value that cannot be parsed are ignored. ``headers`` must be case-insensitive.
+    The delay is in the header ``Retry-After`` (seconds or an HTTP date) or ``Retry-After-Ms``. Dates in the past and
+    values that cannot be parsed are ignored. ``headers`` must be case-insensitive.
     """
     for name, unit in (("Retry-After-Ms", 1e-3), ("Retry-After", 1.0)):
         value = headers.get(name, "").strip()

@@ -1,4 +1,4 @@
-"""A client of vision-language models on one or more servers. It caches answers and counts tokens and cost."""
+"""A client for vision-language models on one or more servers. It caches answers and counts requests, tokens and cost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Usage:
     cached: int = 0
     """Number of requests answered from the cache."""
     retries: int = 0
-    """Number of retries of all requests together."""
+    """Total number of retries, over all requests."""
     failed: int = 0
     """Number of requests that failed after all retries."""
     prompt_tokens: int = 0
@@ -69,7 +69,7 @@ class Usage:
 
 
 class VlmClient:
-    """Client of the models on the servers in ``endpoints``. Use it in a single event loop, as an async context manager.
+    """Client for the models on the servers in ``endpoints``.
 
     ``cache`` is the path of a SQLite file in which answers are cached by a digest of the request (endpoint name, model,
     messages and sampling settings). A request with a cached answer is not sent. Only readable answers are cached, so that
@@ -126,8 +126,8 @@ class VlmClient:
             seed=seed if model.send_seed else None,
         )
         body = client.encode(request)
-        # The seed is part of the key even if it is not sent, so that requests that differ only
-        # in the seed have separate cache entries.
+        # The seed is part of the cache key even if it is not sent. Requests that differ only in the seed therefore
+        # have separate cache entries.
         digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + body).digest()
         stored = self._cache.get(digest)
         if stored is not None:
@@ -152,7 +152,7 @@ class VlmClient:
     async def complete_until_parsed(
         self, model: VlmConfig, chat: Sequence[Message], parse: Callable[[str], A], seeds: Iterable[int]
     ) -> A:
-        """Send the chat with one seed after the other until ``parse`` accepts an answer, and return the parsed value.
+        """Send the chat once per seed until ``parse`` accepts an answer, and return the parsed value.
 
         Raises:
             UnreadableAnswer: ``parse`` rejected every answer; the error of the first one is raised.
@@ -175,7 +175,7 @@ class VlmClient:
             if parsed:
                 return parsed[0]
             first = first or UnreadableAnswer(answer.explain(str(errors[-1])))
-        raise first or UnreadableAnswer("the chat was not sent, because no seeds were given")
+        raise first or UnreadableAnswer("the chat was not sent because no seeds were given")
 
     async def aclose(self) -> None:
         """Close the connections and the cache."""

@@ -1,1 +1,1 @@
-"""Process group and collectives for stages that run on several processes."""
+"""Process groups and collectives for stages that run on several processes."""

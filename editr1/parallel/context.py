@@ -39,8 +39,9 @@ class DistributedContext:
 
         Args:
             cpu: whether to use the CPU instead of a GPU. By default, the CPU is used only if CUDA is not available.
-            timeout_s: how long a collective waits for the other ranks, in seconds; by default torch's own timeout.
-                Only the first call in a process sets it, because the process group is created once.
+            timeout_s: how long a collective waits for the other ranks, in seconds. The default is torch's default
+                timeout. Only the first call in a process sets the timeout, because the process group is created only
+                once.
 
         Raises:
             RuntimeError: accelerate uses a different number of processes than torchrun started.
@@ -66,7 +67,7 @@ class DistributedContext:
 
     @property
     def is_local_main(self) -> bool:
-        """Whether this process is the first one on its node."""
+        """Whether this process is the first process on its node."""
         return self.local_rank == 0
 
     @property
@@ -136,7 +137,7 @@ class DistributedContext:
             yield
 
     def broadcast_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Overwrite the parameters of every rank in place with those of rank 0."""
+        """Overwrite the parameters of every rank in place with the parameters of rank 0."""
         if self.world_size > 1:
             import torch.distributed as dist
 
@@ -144,7 +145,7 @@ class DistributedContext:
                 dist.broadcast(parameter.detach(), 0)
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient in place by its sum over all ranks. A missing gradient counts as zero."""
+        """Replace each gradient in place with its sum over all ranks. A missing gradient counts as zero."""
         if self.world_size == 1:
             return
         import torch

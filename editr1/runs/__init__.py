@@ -1,1 +1,1 @@
-"""Runs and their stages: run files, stage kinds, references to inputs, run records, decisions on next steps, and reports."""
+"""Runs and their stages: run files, kinds of stages, references to inputs, run records, decisions about next steps, and reports."""

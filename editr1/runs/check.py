@@ -1,4 +1,4 @@
-"""Check that the inputs of a run exist, before anything is started."""
+"""Check that the inputs of a run exist before any stage is started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def check_inputs(spec: RunSpec, store: ArtifactStore | None, where: str) -> list
         Notes about references that could not be checked, because the store did not respond.
 
     Raises:
-        ConfigError: a folder or artifact does not exist, or lacks the expected file; one line per fault.
+        ConfigError: a folder or artifact does not exist, or does not contain the expected file. The message has one
+            line per fault.
         UnusableModel: the only faults are damaged or pickled files in input folders.
     """
     faults: list[ConfigError | UnusableModel | StoreError] = []

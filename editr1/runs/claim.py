@@ -1,9 +1,10 @@
-"""Which process executes a run: a claim in the artifact store, and a heartbeat.
+"""Determine which process executes a run, by means of claims and a heartbeat in the artifact store.
 
-Two commands on different machines can start the same run in a shared store. The claims of a run are numbered records that are
-written only once (``If-None-Match``), so that exactly one process gets the next number. The process with the highest number
-executes the run. It counts up a heartbeat. Another process observes whether the count changes, on its own clock: the clocks of
-the machines are never compared, so that clock skew does not matter.
+Two commands on different machines can start the same run in a shared store. The claims of a run are numbered records
+that can be written only once (``If-None-Match``), so exactly one process gets the next number. The process that wrote
+the claim with the highest number executes the run, and increments a heartbeat counter in the store. Other processes
+observe whether the counter changes. They measure the time on their own clocks, so clock skew between machines has no
+effect.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from editr1.durations import format_minute
 from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored, read_stored, warn_once
 
 BEAT_SECONDS = 5.0
-"""Interval in seconds at which the heartbeat is written."""
+"""Interval in seconds between two updates of the heartbeat."""
 STALE_SECONDS = 30.0
 """Time in seconds without a new heartbeat after which another process takes over the run."""
 
@@ -34,18 +35,24 @@ log = logging.getLogger("editr1.runs")
 
 
 class Holder(BaseModel):
-    """A process that executes a run, or executed it. ``started`` is in seconds since the epoch, on the clock of its machine."""
+    """A process that executes a run, or that executed it earlier.
+
+    ``started`` is in seconds since the epoch, on the clock of its machine.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str
     """Host name of the machine."""
     machine: str
-    """Identity of the boot and of the process namespace, which tells whether ``pid`` can be looked up on this machine."""
+    """Identifier of the machine's boot and of the process namespace.
+
+    ``pid`` can only be looked up by processes with the same identifier.
+    """
     pid: int
     """Process id."""
     born: str
-    """Start time of the process as the kernel counts it, which tells apart two processes with the same id; empty if unknown."""
+    """Start time of the process in the kernel's clock ticks, which distinguishes processes that reuse the same id; empty if unknown."""
     started: float
     """Time at which the process began to execute the run."""
 
@@ -53,7 +60,10 @@ class Holder(BaseModel):
         return f"process {self.pid} on {self.host}, since {format_minute(self.started)}"
 
     def is_dead(self) -> bool:
-        """Return True if the process certainly no longer exists. It is only known for processes of this machine."""
+        """Return True if the process is known to have exited.
+
+        This can only be known for processes on this machine.
+        """
         return self.machine == _machine() and _born(self.pid) != self.born
 
 
@@ -65,7 +75,10 @@ class _Beat(BaseModel):
 
 
 class Claim:
-    """A numbered claim on a run in the store. Only the process that wrote it writes its heartbeat."""
+    """A numbered claim on a run in the artifact store.
+
+    Only the process that wrote the claim updates its heartbeat.
+    """
 
     def __init__(self, store: ArtifactStore, run: str, number: int, holder: Holder) -> None:
         self.number, self.holder = number, holder
@@ -81,7 +94,7 @@ class Claim:
         self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended)))
 
     def last_beat(self) -> tuple[int, bool]:
-        """Return the count of the heartbeat, and whether the process has released the run."""
+        """Return the heartbeat counter, and whether the process has released the run."""
         data = self._store.get_record(self._beat_key)
         if data is None:
             return 0, False
@@ -98,7 +111,7 @@ class Claim:
 
 
 def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
-    """Return the claim of the process that executes the run or was the last to execute it; None if there was none."""
+    """Return the newest claim on a run, or None if the run has never been claimed."""
     number = _newest_number(store, run)
     try:
         holder = read_stored(store, Holder, _claim_key(run, number), remedy="it is ignored") if number else None
@@ -111,7 +124,10 @@ def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
 
 
 def take(store: ArtifactStore, run: str, after: Claim | None) -> Claim | None:
-    """Claim the run for this process. Returns None if another process has claimed it since ``after`` was read."""
+    """Claim the run for this process.
+
+    Returns None if another process has claimed the run since the claim ``after`` was read.
+    """
     claim = Claim(store, run, (after.number if after else 0) + 1, _this_process())
     try:
         store.put_record(_claim_key(run, claim.number), dump_stored(claim.holder), if_none_match=True)
@@ -121,7 +137,7 @@ def take(store: ArtifactStore, run: str, after: Claim | None) -> Claim | None:
 
 
 class Watch:
-    """Observer of the heartbeat of another process, on the clock of this process."""
+    """Observer of another process's heartbeat, which measures the time on the clock of this process."""
 
     def __init__(self, claim: Claim, clock: Callable[[], float] = time.monotonic) -> None:
         self._claim, self._clock = claim, clock
@@ -129,7 +145,7 @@ class Watch:
         self._changed = clock()
 
     def is_executing(self) -> bool:
-        """Return False if the process released the run, exited, or wrote no heartbeat for :data:`STALE_SECONDS`."""
+        """Return False if the process has released the run, has exited, or has not updated its heartbeat for :data:`STALE_SECONDS`."""
         count, ended = self._claim.last_beat()
         if ended or self._claim.holder.is_dead():
             return False
@@ -139,10 +155,11 @@ class Watch:
 
 
 class Heartbeat:
-    """Heartbeat of this process in a background thread, as a context manager.
+    """Context manager that updates the heartbeat of this process in a background thread.
 
     Attributes:
-        lost: set once another process has taken over the run. This process must then stop and must not write its record.
+        lost: set when another process has taken over the run. This process must then stop, and must no longer write
+            the run's record.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -162,7 +179,9 @@ class Heartbeat:
             try:
                 self._claim.beat(self._count + 1, ended=True)
             except StoreError as error:
-                log.warning("the end of the run's heartbeat could not be written: %s", error)
+                log.warning(
+                    "the run could not be released, so other processes wait until its heartbeat is stale: %s", error
+                )
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -173,7 +192,7 @@ class Heartbeat:
                 self._count += 1
                 self._claim.beat(self._count)
             except StoreError as error:
-                log.warning("the heartbeat of the run could not be written and will be written later: %s", error)
+                log.warning("the heartbeat of the run could not be updated; the update will be retried: %s", error)
 
 
 def _claim_key(run: str, number: int) -> str:
@@ -191,7 +210,7 @@ def _this_process() -> Holder:
 
 
 def _machine() -> str:
-    """Return an identity of this boot of this machine and of the namespace of process ids."""
+    """Return an identifier of this machine's current boot and of this process's PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     try:
         return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
@@ -200,7 +219,10 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """Return the start time of a process in clock ticks since the boot; empty if there is no such process or no /proc."""
+    """Return the start time of a process in clock ticks since the boot.
+
+    The result is empty if the process or /proc does not exist.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

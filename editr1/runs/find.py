@@ -30,7 +30,7 @@ def find_records(folder: Path, store: ArtifactStore | None) -> list[RunRecord]:
                 try:
                     record = parse_record(data, f"{opened.url}: records/{key}", key.split("/")[1])
                 except ConfigError as error:
-                    log.warning("skipped an unreadable run record: %s", str(error).splitlines()[0])
+                    log.warning("skipped a run record that cannot be read: %s", str(error).splitlines()[0])
                     continue
                 records.append(refreshed(record, opened))
     return sorted(records, key=lambda record: record.created, reverse=True)

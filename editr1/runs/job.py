@@ -1,4 +1,7 @@
-"""The job file, which tells a stage process what to do. The environment variable ``EDITR1_CONFIG`` contains its path."""
+"""The job file, which contains everything that a stage process needs to run.
+
+The environment variable ``EDITR1_CONFIG`` contains its path.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from editr1.serving.identity import RewardIdentity
 CONFIG_VARIABLE = "EDITR1_CONFIG"
 """Environment variable with the path of the job file."""
 PARENT_VARIABLE = "EDITR1_PARENT_PID"
-"""Environment variable with the process id of the launcher; the stage stops when that process exits."""
+"""Environment variable with the process id of the launcher. A local stage stops when that process exits."""
 
 
 class ChangedJobFile(ConfigError):
@@ -42,7 +45,7 @@ class RuntimeSettings(Settings):
     heartbeat_timeout_seconds: Annotated[float, Field(ge=10)] = TIMEOUT_SECONDS
     """Time in seconds after which a process of the stage that writes no heartbeat is killed."""
     retries: Annotated[int | None, Field(ge=0)] = None
-    """Maximum number of restarts of a container after failures; null if the pod does not limit this number."""
+    """Maximum number of restarts of a container after failures; null if the pod has no limit."""
     span_file: Path | None = None
     """JSON-lines file to which spans are appended; null uses ``spans.jsonl`` in ``workdir``."""
     log_format: Literal["text", "json"] = "text"
@@ -69,9 +72,9 @@ class StageJob(Settings):
     reward_urls: list[str] = Field(default_factory=list)
     """Addresses of the reward service, for stages that need one."""
     reward_digest: str | None = None
-    """Digest of the model that the reward service must serve; null if the service is asked for it."""
+    """Digest of the model that the reward service must serve; null if the stage requests the digest from the service."""
     reward: RewardIdentity | None = None
-    """Identity of the reward model, from which the key was computed; null if it is not known or the stage needs no reward."""
+    """Identity of the reward model, which is part of the key; null if it is unknown or if the stage needs no reward."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage."""
     workdir: Path
@@ -111,7 +114,7 @@ def make_workdir(job: StageJob) -> Path:
         job.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise  # a later attempt may succeed
+            raise  # A later attempt may succeed.
         raise ConfigError(
             f"workdir {str(job.workdir)!r}: the folder cannot be created: {error.strerror}; set workdir to a folder that can be written"
         ) from None

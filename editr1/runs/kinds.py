@@ -60,7 +60,7 @@ def _sft_inputs(names: Collection[str]) -> list[str]:
     return (
         []
         if ("rows" in names) != ("pairs" in names)
-        else ["an sft stage takes either rows or pairs: give exactly one of them"]
+        else ["an sft stage requires either rows or pairs: set exactly one of these inputs"]
     )
 
 
@@ -68,13 +68,15 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
     verifiers, editors = {"sft", "rl"} & set(names), {"before", "after"} & set(names)
     faults = []
     if not verifiers | editors:
-        faults.append("nothing to evaluate: give a verifier (input sft or rl) or an editor (input before or after)")
+        faults.append(
+            "there is nothing to evaluate: set a verifier (input sft or rl) or an editor (input before or after)"
+        )
     if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
         faults.append(
-            "pairs: missing; give the preference pairs on which verifiers are evaluated"
-        )  # with editors, rl may only score their edits
+            "pairs: missing; set this input to the preference pairs on which verifiers are evaluated"
+        )  # If editors are evaluated, the input rl may only serve to score their edits.
     if editors and "cases" not in names:
-        faults.append("cases: missing; give the edit cases on which editors are evaluated")
+        faults.append("cases: missing; set this input to the edit cases on which editors are evaluated")
     return faults
 
 
@@ -123,7 +125,7 @@ KINDS: dict[Kind, KindInfo] = {
     for info in (
         KindInfo(
             Kind.CURATE,
-            "write edit cases with principles and verified traces",
+            "create edit cases with principles, and verified traces",
             "editr1.config.curate_stage:CurateStageConfig",
             (
                 Input(
@@ -187,7 +189,7 @@ KINDS: dict[Kind, KindInfo] = {
                 _table("pairs", "held-out preference pairs, to evaluate verifiers", False),
                 _table("cases", "held-out edit cases with principles, to evaluate editors", False),
                 _verifier("sft", "verifier after SFT", False),
-                _verifier("rl", "verifier after GCPO; it also scores the edits that the editors make", False),
+                _verifier("rl", "verifier after GCPO; it also scores the editors' edits", False),
                 _editor("before", "editor before RL", False),
                 _editor("after", "editor after RL", False),
                 Input("editscore", "EditScore's EditReward-Bench", False),

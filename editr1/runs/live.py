@@ -29,7 +29,7 @@ class _Live(BaseModel):
 
 
 class LiveProgress(_Live):
-    """Latest progress of a stage. The stage reported it at time ``t``, in seconds since the epoch."""
+    """Latest progress of a stage, reported at time ``t`` (seconds since the epoch)."""
 
     t: float
     phase: str
@@ -37,7 +37,7 @@ class LiveProgress(_Live):
     total: int
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds_left: float | None = None
-    """Estimated remaining time in seconds, from the speed of the current phase; None if the speed is not known yet."""
+    """Estimated remaining time in seconds, based on the speed in the current phase; None if the speed is not known yet."""
 
 
 class PodAttempt(_Live):
@@ -64,7 +64,10 @@ class PodAttempt(_Live):
 
 
 class ProgressEstimator:
-    """Estimator of a stage's remaining time. It uses the lines of the progress file (see editr1.telemetry.progress)."""
+    """Estimator for the remaining time of a stage.
+
+    It uses the lines of the progress file (see editr1.telemetry.progress).
+    """
 
     def __init__(self) -> None:
         self._first: Mapping[str, Any] | None = None
@@ -100,7 +103,10 @@ class ProgressEstimator:
 
 
 def uses_retry(exit_code: int) -> bool:
-    """Return True if an attempt with this exit code uses up a retry. An attempt that SIGTERM ended (exit code 143) does not."""
+    """Return True if an attempt with this exit code uses up a retry.
+
+    An attempt ended by SIGTERM (exit code 143) does not.
+    """
     return is_retryable(exit_code) and exit_code != ExitCode.TERMINATED
 
 
@@ -142,7 +148,7 @@ class LiveFiles:
         self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", dump_stored(attempt))
 
     def attempts(self) -> list[PodAttempt]:
-        """Return all attempts in the order in which they started, without those whose record is damaged."""
+        """Return all attempts in order of their start. Attempts with damaged records are omitted."""
         found = [self._parsed(PodAttempt, key) for key in self._store.list_records(self._prefix + "attempts/")]
         return sorted((item for item in found if item is not None), key=lambda item: item.started)
 
@@ -163,7 +169,7 @@ class LiveFiles:
         return [item for text in self._texts("spans/", ".jsonl").values() for item in json_lines(text)]
 
     def _parsed(self, kind: type[M], key: str) -> M | None:
-        """Parse a record that only informs. If it is damaged, log a warning and return None."""
+        """Parse a record that only serves as information. If it is damaged, log a warning and return None."""
         data = self._store.get_record(key)
         if data is None:
             return None

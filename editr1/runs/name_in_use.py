@@ -1,4 +1,4 @@
-"""Refuse a run whose settings or inputs differ from those that are recorded under its name."""
+"""Reject a run whose settings or inputs differ from those recorded under its name."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class NameInUse(ConfigError):
         if hidden := len(differences) - len(shown):
             shown.append(f"and {hidden} further differences")
         lines = [f"run {run}: {line}" for line in shown]
-        head = f"run {run}: the record of this name in {where} has other settings or inputs (recorded -> now):"
+        head = f"run {run}: the record with this name in {where} has different settings or inputs (recorded -> now):"
         super().__init__("\n".join([head, *lines, f"run {run}: {proceed}"]))
 
 
 def stated_settings(body: RunBody) -> dict[str, Any]:
-    """Return the settings of a run that change its outputs, with their defaults, by dotted name, for the record of the run.
+    """Return all settings that affect the outputs of a run, by dotted name and with defaults filled in.
 
-    Inputs that come from outside the run are not included, because their digests are in the records of the stages.
+    They are stored in the run's record. Inputs from outside the run are not included, because the records of the
+    stages contain their digests.
     """
     found: dict[str, Any] = {"seed": body.seed}
     for stage in body.stages:
@@ -48,7 +49,7 @@ def stated_settings(body: RunBody) -> dict[str, Any]:
 def stage_differences(known: StageRecord, now: StageRecord, seeds: tuple[int, int]) -> list[str]:
     """Return the differences between two records of a stage, one per line, as ``setting: recorded -> now``.
 
-    ``seeds`` are the seeds of the recorded run and of the new one.
+    ``seeds`` contains the seeds of the recorded run and of the new run.
     """
     before, after = (
         {"seed": seed, "kind": item.kind}
@@ -65,8 +66,9 @@ def run_differences(
 ) -> list[str]:
     """Return the differences between a record and a run file, one per line, as ``setting: recorded -> now``.
 
-    These are the differences of :func:`setting_differences` and, for stages whose inputs are recorded, those in the digests of inputs
-    that come from outside the run and in the model at the addresses in ``reward``. If ``ask`` is None, that model is not compared.
+    The result contains the differences found by :func:`setting_differences`. For stages with recorded inputs, it also
+    contains differences in the digests of inputs from outside the run and in the model at the addresses in
+    ``reward``. If ``ask`` is None, that model is not compared.
 
     Raises:
         ConfigError: an input of the run file does not exist.
@@ -83,7 +85,8 @@ def run_differences(
 def setting_differences(record: RunRecord, body: RunBody) -> list[str]:
     """Return the differences between the settings in a record and in a run file, one per line, as ``setting: recorded -> now``.
 
-    A stage that is not recorded yet is no difference; a recorded stage that the run file does not contain is one.
+    A stage that is not recorded yet does not count as a difference. A recorded stage that is missing from the run
+    file does.
     """
     stages = {stage.name for stage in body.stages}
     before, after = record.stated or _stated_before(record), stated_settings(body)
@@ -91,7 +94,7 @@ def setting_differences(record: RunRecord, body: RunBody) -> list[str]:
     lines = [f"{name}: recorded -> not in the run file" for name in removed]
     recorded = {name.split(".")[0] for name in before}
     after = {name: value for name, value in after.items() if name.split(".")[0] in recorded}
-    if not record.stated:  # an earlier version did not record these fields
+    if not record.stated:  # Earlier versions did not record these fields.
         after = {name: value for name, value in after.items() if ".inputs." not in name}
     before = {name: value for name, value in before.items() if name.split(".")[0] not in removed}
     return lines + _changed(before, after)
@@ -100,7 +103,7 @@ def setting_differences(record: RunRecord, body: RunBody) -> list[str]:
 def _external(
     known: StageRecord, stage: StageSpec, seed: int, store: ArtifactStore, ask: AskIdentity | None
 ) -> Iterator[str]:
-    """Yield the differences in the inputs of a stage that come from outside the run, and in its reward model."""
+    """Yield the differences in a stage's inputs from outside the run, and in its reward model."""
     for name, text in stage.inputs.items():
         reference, recorded = parse_reference(text), known.inputs.get(name)
         if reference.scheme is Scheme.STAGE or recorded is None:
@@ -125,7 +128,7 @@ def _stated(stage: StageSpec, seed: int) -> dict[str, Any]:
 
 
 def _stated_before(record: RunRecord) -> dict[str, Any]:
-    """Return the settings in a record that an earlier version wrote. It contains no references."""
+    """Return the settings in a record written by an earlier version, which contains no references to inputs."""
     found: dict[str, Any] = {"seed": record.seed}
     for stage in record.stages.values():
         if stage.key:
@@ -135,7 +138,7 @@ def _stated_before(record: RunRecord) -> dict[str, Any]:
 
 
 def _scored(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stage without those of a service that do not change its scores, such as its port."""
+    """Return the settings of a stage without the settings of a service that do not affect its scores, such as the port."""
     ignored = OPERATIONAL if KINDS[kind].service else frozenset[str]()
     return {name: value for name, value in config.items() if name not in ignored}
 

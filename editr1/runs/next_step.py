@@ -54,7 +54,7 @@ def before_start(has_result: bool, is_partial: bool = False) -> Decision:
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
     """Decide what to do after an attempt of a stage has ended.
 
-    A stage commits its result as its last action. Therefore an existing result is complete, regardless of the exit code.
+    A stage commits its result as its last action, so an existing result is complete whatever the exit code is.
 
     Args:
         exit_code: exit code of the process; negative if a signal ended it.
@@ -108,7 +108,7 @@ def service_of(stage: StageSpec, stages: Sequence[StageSpec]) -> StageSpec | Non
 def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
     """Return the stages that are not done and whose inputs are available, in the order of the run file.
 
-    Serve stages are not included, because each starts together with the first stage that uses it.
+    Serve stages are not included, because a serve stage is started together with the first stage that uses it.
 
     >>> [stage.name for stage in startable(quickstart, {"curate"})]    # doctest: +SKIP
     ['sft']

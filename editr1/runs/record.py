@@ -1,4 +1,4 @@
-"""The record of a run (states, attempts, digests of inputs and outputs), and the store keys of its files."""
+"""The record of a run (states, attempts, and digests of inputs and outputs), and the store keys of the run's files."""
 
 from __future__ import annotations
 
@@ -135,8 +135,10 @@ class RunRecord(_Record):
     created: float
     ended: float | None = None
     stated: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the run file that change its outputs, by dotted name (:func:`editr1.runs.name_in_use.stated_settings`); empty in records
-    of earlier versions."""
+    """Settings that affect the run's outputs, by dotted name; empty in records of earlier versions.
+
+    See :func:`editr1.runs.name_in_use.stated_settings`.
+    """
     stages: dict[str, StageRecord] = Field(default_factory=dict)
 
 
@@ -152,9 +154,9 @@ def record_key(run: str) -> str:
 
 
 def stage_prefix(run: str, stage: str, key: str) -> str:
-    """Return the common prefix of the store keys of a stage's files. ``key`` is the digest from ``stage_key``.
+    """Return the common prefix of the store keys of a stage's files.
 
-    The store keys of artifacts do not have this prefix.
+    ``key`` is the digest from ``stage_key``. Artifacts are not stored under this prefix.
     """
     return f"runs/{run}/stages/{stage}/{key}/"
 

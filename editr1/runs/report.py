@@ -124,7 +124,7 @@ def main_metrics(data: ReportData) -> list[MainMetric]:
             rows.append(MainMetric(f"{verifier.name}, {label}", estimate or None, 100, " %"))
         if accuracy is not None and accuracy.failed:
             with_failed = accuracy.half_credit_with_failed
-            name = f"{verifier.name}, accuracy (half credit), {accuracy.failed:,} failed pairs as wrong"
+            name = f"{verifier.name}, accuracy (half credit), {accuracy.failed:,} failed pairs counted as wrong"
             rows.append(MainMetric(name, with_failed, 100, " %"))
     if any(verifier.role == "rl" for verifier in data.verifiers):
         gain = data.verifier_gain.half_credit
@@ -181,7 +181,8 @@ def _evaluated(data: ReportData) -> tuple[StageMetric, ...]:
 def curves(stage: StageRecord, lines: bytes | None) -> dict[str, tuple[Point, ...]]:
     """Return the curve of each metric in a stage's progress lines, as points (completed steps, value).
 
-    The name of a curve is that of the metric, after that of its phase if the phase is not named like the kind of stage.
+    A curve is named after its metric. If the name of the phase differs from the kind of stage, it precedes the
+    metric's name.
     """
     return {
         name if phase == stage.kind else f"{phase}: {name}": points

@@ -1,6 +1,7 @@
 """Resolve the references of a stage to digests, and compute the stage's key.
 
-The key is a digest of everything that determines the outputs of a stage. A stage with the same key does not run again.
+The key is a digest of everything that determines the outputs of a stage. A stage whose key already has a result does
+not run again.
 """
 
 from __future__ import annotations
@@ -116,10 +117,11 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
 def resolve_job(
     job: StageJob, store: ArtifactStore, *, upload: bool = True, ask: AskIdentity = ask_identity
 ) -> StageJob:
-    """Complete the job of a chart that was installed by hand: resolve its inputs, fill in its config, compute its key.
+    """Complete the job of a chart that was installed by hand: resolve its inputs, fill in defaults in its config, and compute its key.
 
-    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`. If the job does not state its
-    reward model, ``ask`` asks the reward servers for it and waits for them as :func:`resolve_stage` does.
+    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`. If the job does
+    not contain the identity of its reward model, ``ask`` requests it from the reward servers and waits for them as
+    :func:`resolve_stage` does.
     """
     if job.key:
         return job
@@ -166,12 +168,13 @@ def resolve_stage(
         seed: seed of the run.
         store: artifact store of the run.
         outputs: output digests of the finished stages, by stage name and output name.
-        ask: function that asks the servers at ``stage.reward`` for the identity of their model. It may wait for them for up to
-            ``reward_ready_timeout_seconds``, a setting of the stage.
+        ask: function that requests the identity of the model from the servers at ``stage.reward``. It may wait for
+            the servers for up to ``reward_ready_timeout_seconds``, a setting of the stage.
 
     Raises:
-        ConfigError: a setting or reference is invalid, or a reward server does not report a digest and none is stated.
-        RewardUnreachable: no reward server answered.
+        ConfigError: a setting or reference is invalid, or a reward server does not report a digest and
+            ``reward_digest`` is not set.
+        RewardUnreachable: no reward server responded.
     """
     config = full_config(stage.kind, stage.config, seed)
     inputs = {
@@ -190,7 +193,10 @@ def resolve_stage(
 def identity_at(
     urls: Sequence[str], digest: str | None, config: Mapping[str, Any], where: str, ask: AskIdentity
 ) -> RewardIdentity:
-    """Return the identity of the model at ``urls``. If its digest is stated, the servers are not asked."""
+    """Return the identity of the model at ``urls``.
+
+    If the digest of the model is given, no request is sent to the servers.
+    """
     if digest is not None:
         return RewardIdentity(model=digest)
     return ask(urls, config["reward_ready_timeout_seconds"], where=where)
@@ -205,7 +211,7 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
             return False
         try:
             resolved = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
-        except (ConfigError, UnusableModel):  # an input no longer exists, or is damaged
+        except (ConfigError, UnusableModel):  # An input no longer exists or is damaged.
             return False
         result = load_complete_result(store, spec.metadata.name, stage.name, resolved.key)
         if result is None or known.key != resolved.key:

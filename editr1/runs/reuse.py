@@ -14,10 +14,10 @@ from editr1.serving.identity import RewardIdentity, ask_identity
 
 
 def reuse_results(spec: RunSpec, store: ArtifactStore, others: Sequence[str]) -> None:
-    """Copy the results of finished stages with the same name and key from the runs ``others``, if ``spec`` has none of its own.
+    """For stages of ``spec`` without a result, copy the results of stages with the same name and key from the runs ``others``.
 
-    The artifacts are shared, because they are stored by digest. Stages whose inputs cannot be resolved yet are left out; they are
-    resolved again before they start.
+    Artifacts are not copied, because they are stored by digest and shared by all runs. Stages whose inputs cannot be
+    resolved yet are skipped; their inputs are resolved before they start.
     """
     outputs: dict[str, dict[str, str]] = {}
     left_out: set[str] = set()
@@ -36,7 +36,7 @@ def reuse_results(spec: RunSpec, store: ArtifactStore, others: Sequence[str]) ->
 
 
 def _ask_once(urls: Sequence[str], _seconds: float, *, where: str) -> RewardIdentity:
-    """Ask reward servers for the identity of their model without waiting for them."""
+    """Request the identity of the model from reward servers, without waiting for servers that do not respond."""
     return ask_identity(urls, 0.0, where=where)
 
 
@@ -45,7 +45,10 @@ def _reuse(store: ArtifactStore, run: str, stage: str, key: str, others: Sequenc
         return own
     for other in others:
         if found := load_complete_result(store, other, stage, key):
-            for name in (progress_key, result_key):  # the result last, because it says that the stage is done
+            for name in (
+                progress_key,
+                result_key,
+            ):  # Write the result last, because its existence means that the stage is done.
                 if (data := store.get_record(name(other, stage, key))) is not None:
                     store.put_record(name(run, stage, key), data)
             return found

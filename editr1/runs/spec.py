@@ -25,10 +25,10 @@ Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([a-
 
 @runtime_checkable
 class DividesAmongProcesses(Protocol):
-    """Settings of a training whose batches are divided among processes."""
+    """Settings of a training stage whose batches are divided among processes."""
 
     def check_processes(self, processes: int) -> None:
-        """Raise ConfigError if a batch does not divide evenly among ``processes``."""
+        """Raise ConfigError if a batch cannot be divided evenly among ``processes``."""
 
 
 class StageSpec(Settings):
@@ -43,8 +43,9 @@ class StageSpec(Settings):
     reward: str | None = None
     """Service that scores this stage's samples (grpo only): name of an earlier serve stage, or http(s) addresses separated by commas."""
     reward_digest: Annotated[str | None, Field(pattern=DIGEST_PATTERN)] = None
-    """Digest of the model at the addresses in ``reward``: sha256:<64 hex digits> or hub:<name>@<commit>. It is required for servers
-    that do not report the digest of their model. If it is set, the servers are not asked."""
+    """Digest of the model at the addresses in ``reward``: sha256:<64 hex digits> or hub:<name>@<commit>. It is
+    required for servers that do not report the digest of their model. If it is set, the digest is not requested from the
+    servers."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage; `editr1 config schema <kind>` lists them."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
@@ -56,7 +57,8 @@ class StageSpec(Settings):
     deadline_seconds: Annotated[float | None, Field(gt=0)] = None
     """Time limit for all attempts of the stage together, in seconds; unset: no limit."""
     pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0
-    """Longest time that an attempt may wait for nodes and container images on a cluster, in seconds. Time in a queue does not count."""
+    """Maximum time in seconds that an attempt may wait for nodes and container images on a cluster. Time in a
+    queue does not count."""
 
 
 class RunBody(Settings):
@@ -67,7 +69,7 @@ class RunBody(Settings):
     store: str | None = None
     """Artifact store: file:///path or s3://bucket/prefix. Default: the folder ``store`` in the run's folder."""
     suspend: bool = False
-    """On a cluster: true pauses the run (it commits a checkpoint and releases the nodes), false continues from the checkpoint."""
+    """On a cluster: true pauses the run, which commits a checkpoint and releases the nodes; false resumes it."""
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
     """The stages. A stage runs as soon as its inputs are complete."""
 
@@ -207,7 +209,7 @@ def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str
 
 
 def _layout_faults(settings: Settings, processes: int, head: str) -> list[str]:
-    """Return a fault if the settings have batches that do not divide evenly among the processes of a node."""
+    """Return an error message if a batch in the settings cannot be divided evenly among the processes of a node."""
     if isinstance(settings, DividesAmongProcesses):
         try:
             settings.check_processes(processes)

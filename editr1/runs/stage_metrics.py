@@ -1,4 +1,4 @@
-"""How the report shows the metrics and curves of a stage: title, unit, order, and over what a value was averaged."""
+"""Prepare the metrics and curves of a stage for the report: title, unit, order, and the items over which a value was averaged."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ METRICS: Final[Mapping[str, Mapping[str, Shown]]] = {
         **{name: shown for name, shown in _OPTIMISATION.items() if name != "loss"},
     },
     Kind.GCPO: {
-        "pair_half_credit": _percent("comparisons won, ties half"),
+        "pair_half_credit": _percent("comparisons won (a tie counts half)"),
         "pair_win_rate": _percent("comparisons won"),
         "pair_tie_rate": _percent("comparisons tied"),
         "no_signal_rate": _percent("pairs without a training signal"),
@@ -99,7 +99,7 @@ METRICS: Final[Mapping[str, Mapping[str, Shown]]] = {
         "grad_norm": Shown("gradient norm"),
     },
 }
-"""The metrics of each kind of stage. Those that matter first are first."""
+"""The metrics of each kind of stage, with the most important ones first."""
 
 _X_LABELS: Final = {Kind.CURATE: "item", Kind.GRPO: "iteration"}
 _TAIL: Final = 0.1
@@ -120,14 +120,14 @@ def phase_curves(lines: bytes | None) -> dict[tuple[str, str], tuple[Point, ...]
 
 
 def stage_metrics(stage: StageRecord, curves: Curves) -> tuple[StageMetric, ...]:
-    """Return the final metrics of a stage for the report, those that matter first."""
+    """Return the final metrics of a stage for the report, with the most important ones first."""
     shown = METRICS.get(stage.kind, {})
     names = [*(name for name in shown if name in stage.metrics), *(n for n in stage.metrics if n not in shown)]
     return tuple(_metric(stage, name, curves) for name in names)
 
 
 def stage_curves(stage: StageRecord, curves: Curves) -> tuple[StageCurve, ...]:
-    """Return the curves of a stage for the report: one for each phase and metric, those that matter first."""
+    """Return the curves of a stage for the report, one for each phase and metric, with the most important ones first."""
     order = {name: place for place, name in enumerate(METRICS.get(stage.kind, {}))}
     phases = {phase: place for place, (phase, _) in enumerate(curves)}
     found = []
@@ -148,7 +148,8 @@ def stage_curves(stage: StageRecord, curves: Curves) -> tuple[StageCurve, ...]:
 def _metric(stage: StageRecord, name: str, curves: Curves) -> StageMetric:
     shown = METRICS.get(stage.kind, {}).get(name, Shown(name))
     value = stage.metrics[name] * shown.factor
-    # Counts are shown without decimals. A mean that happens to be whole, such as 100 %, keeps them.
+    # Counts are shown without decimals. A mean that happens to be a whole number, such as 100 %, is shown with
+    # decimals.
     whole = float(value).is_integer() and shown.factor == 1.0 and not shown.unit
     return StageMetric(
         name=shown.title,
@@ -160,7 +161,7 @@ def _metric(stage: StageRecord, name: str, curves: Curves) -> StageMetric:
 
 
 def _note(stage: StageRecord, name: str, curves: Curves) -> str:
-    """Return over what a metric was averaged or counted, and out of how many, or an empty string."""
+    """Return a note that describes the items over which a metric was averaged or counted, or an empty string."""
     if stage.kind == Kind.CURATE:
         return _curate_note(stage, name)
     if stage.kind == Kind.GRPO:

@@ -1,4 +1,4 @@
-"""The first lines of a report: what was trained, how good it is, how sure that is, and where the cost went."""
+"""The summary at the top of a report: what was trained, how good it is, how certain the results are, and what the run cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from editr1.runs.record import RunRecord, StageRecord
 
 
 def summary(record: RunRecord, data: ReportData) -> tuple[SummaryLine, ...]:
-    """Return the answers to a reader's first questions about a run. A question without an answer is left out."""
+    """Return answers to the first questions that a reader has about a run.
+
+    Questions without an answer are omitted.
+    """
     lines = {
         "What was trained": _trained(record, {node.digest: node.label for node in data.nodes if node.kind}),
         "How good it is": _quality(data),
@@ -62,7 +65,7 @@ def _reward(stage: StageRecord, labels: Mapping[str, str]) -> str:
 
 
 def _made(record: RunRecord, digest: str | None, name: str) -> str:
-    """Return " on <n> rows" if a stage of the run wrote the table with this digest and counted its rows."""
+    """Return " on <n> rows" if a stage of the run created the table with this digest and counted its rows."""
     for stage in record.stages.values():
         if digest and stage.outputs.get(name) == digest and name in stage.metrics:
             return f" on {number(int(stage.metrics[name]))} {name}"
@@ -91,7 +94,11 @@ def _quality(data: ReportData) -> str:
     editor = data.editor
     if editor is not None and editor.before.score is not None and editor.after.score is not None:
         kind = "true" if editor.scored_by == "truth" else "verifier's"
-        nothing = "" if editor.unchanged is None else f"; an editor that does nothing gets {_score(editor.unchanged)}"
+        nothing = (
+            ""
+            if editor.unchanged is None
+            else f"; an editor that returns the source image unchanged gets {_score(editor.unchanged)}"
+        )
         found.append(
             f"The mean {kind} score of {number(editor.after.score.n)} held-out edits changes from"
             f" {_score(editor.before.score)} to {_score(editor.after.score)} of 10{nothing}."
@@ -110,7 +117,8 @@ def _certainty(data: ReportData) -> str:
         found.append(f"RL changes the editor's score by {span} ({formats.count(editor)}).")
     if found:
         found.append(
-            f"The intervals are over held-out items of one training. {SEEDS if data.truth == 'shapes' else OTHER_SEEDS}"
+            "The intervals describe the variation over held-out items for one training run. "
+            f"{SEEDS if data.truth == 'shapes' else OTHER_SEEDS}"
         )
     return " ".join(found)
 

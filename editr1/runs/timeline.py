@@ -24,8 +24,8 @@ MAX_SINGLE = 4
 def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
     """Return the spans of a run in the store and in the file ``local``, ordered by start.
 
-    A span that is in both is returned once. Spans of different processes are kept apart even if their ids are equal,
-    which occurs in runs of versions that drew ids from a seeded generator.
+    A span that is in both is returned once. Spans of different processes are kept apart even if they have the same
+    id. This occurs in runs of earlier versions, which drew ids from a seeded generator.
     """
     texts = [local.read_text(encoding="utf-8", errors="replace")] if local is not None and local.is_file() else []
     for key in store.list_records(f"runs/{run}/"):

@@ -1,1 +1,1 @@
-"""The HTTP server that scores image edits with a verifier, its inference engines, and its client."""
+"""The HTTP server that scores image edits with a verifier, the server's inference engines, and a client for it."""

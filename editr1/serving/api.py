@@ -1,8 +1,8 @@
 """Request and response models of ``POST /v1/score``.
 
 A request gives each image as base64 data or by its digest; URLs are not accepted. ``results[i]`` in the response
-belongs to ``items[i]`` in the request and is either a score or a failure with a cause. If an item is invalid, only this
-item fails. If any other field is invalid, the whole request is rejected.
+belongs to ``items[i]`` in the request and is either a score or a failure with a cause. An invalid item does not
+affect the other items. If any other field is invalid, the whole request is rejected.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ScoreRequest(_ScoreOptions):
 
 
 class UnvalidatedRequest(_ScoreOptions):
-    """A request whose items are not validated yet, so that an invalid item does not make the whole request fail."""
+    """A request whose items have not been validated yet, so that an invalid item does not cause the whole request to fail."""
 
     items: Annotated[list[Any], Field(min_length=1)]
 
@@ -176,7 +176,7 @@ class _RequestImages:
         self._limits = limits
         self._resolver = resolver
         self._checked: dict[int | str, EncodedImage | str] = {}
-        # Keep the images alive, so that their ids stay unique.
+        # Keep references to the images, so that their ids stay unique.
         self._sent = [image for item in items for image in (item.source, item.edited) if image.data is not None]
         self._data = {id(image): _from_base64(image.data or "") for image in self._sent}
         self._by_digest = {_digest(data): data for data in self._data.values() if isinstance(data, bytes)}
@@ -208,11 +208,11 @@ class _RequestImages:
             data = self._resolver(digest)
         except LookupError:
             return f"image {digest} is neither in this request nor available on this server; send the image as data"
-        except Exception as error:  # an unreachable image store must not make other items fail
+        except Exception as error:  # An unreachable image store must not cause other items to fail.
             return f"image {digest} could not be read: {type(error).__name__}: {error}; send the image as data"
         found = _digest(data)
         if found != digest:
-            return f"this server's file for image {digest} has another digest, {found}; send the image as data"
+            return f"this server's file for image {digest} has a different digest, {found}; send the image as data"
         return data
 
     def _check_header(self, data: bytes) -> EncodedImage | str:
@@ -247,7 +247,7 @@ def _is_small(value: object) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Format a validation error as ``field: message`` entries in one line. Input values are left out."""
+    """Format a validation error as ``field: message`` entries on one line. Input values are omitted."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     lines = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}"[:300] for e in errors[:5]]
     if len(errors) > 5:

@@ -1,4 +1,4 @@
-"""A bounded queue of edits that one engine scores in batches. Items of several requests can share a batch."""
+"""A bounded queue of edits that one engine scores in batches. Items from several requests can share a batch."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether the queue has no space for another item."""
+        """Whether the queue is full, so that it cannot accept another item."""
         return self.in_flight >= self._capacity
 
     @property
@@ -151,7 +151,7 @@ class Batcher:
         return ticket
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Reject new requests, score the queued ones and end the worker thread.
+        """Reject new requests, score the queued items and stop the worker thread.
 
         Return False if this takes longer than ``timeout_seconds``.
         """
@@ -192,7 +192,7 @@ class Batcher:
         return max(1, self._max_batch_size // sampling.num_traces)
 
     def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Remove the next batch from the queue, and all items that are cancelled or whose deadline has passed.
+        """Remove the next batch from the queue, along with all items that are cancelled or whose deadline has passed.
 
         Return the batch and the items whose deadline has passed.
         """
@@ -220,7 +220,7 @@ class Batcher:
             done = self._score(items, batch[0].ticket.sampling)
             if len(done.outcomes) != len(items):
                 raise RuntimeError(f"the scorer returned {len(done.outcomes)} outcomes for {len(items)} items")
-        except Exception as error:  # the worker thread must survive any error of the engine
+        except Exception as error:  # The worker thread must survive any exception from the engine.
             failure = ScoreFailure(cause=FailureCause.ENGINE, detail=f"{type(error).__name__}: {error}"[:1000])
             done = ScoredBatch([failure] * len(items), start_ns, time.time_ns())
         end_ns = time.time_ns()

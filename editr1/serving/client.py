@@ -1,4 +1,7 @@
-"""The client of the reward service. It balances load over replicas, retries on other replicas and enforces deadlines."""
+"""A client for the reward service.
+
+It balances load across replicas, retries on other replicas and enforces deadlines.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _REJECTED_STATUSES: Final = (400, 404, 405, 413, 415, 422)
 
 
 class ModelMismatch(Editr1Error, RuntimeError):
-    """The model of a replica is not the expected one, or not the one that computed the earlier scores."""
+    """A replica serves a different model than the expected model or the model that computed earlier scores."""
 
     exit_code = ExitCode.INPUT
 
@@ -38,10 +41,11 @@ class ModelMismatch(Editr1Error, RuntimeError):
 class RewardClient:
     """Client that scores edits with one or several reward servers. Thread-safe. Use it as a context manager, or call ``close``.
 
-    ``urls`` are base URLs. If a URL contains a host name, every IP address of the host is one replica. All scores come
-    from one model: the one with ``expected_digest`` or, if that is None, the model of the first response.
+    ``urls`` are base URLs. If a URL contains a host name, each IP address of that host counts as one replica. All
+    scores come from one model: the model with ``expected_digest`` or, if that is None, the model in the first
+    response.
 
-    While no replica is reachable, a request waits for one until its deadline. It stops waiting early if ``should_stop``
+    If no replica is reachable, a request waits for one until its deadline. It stops waiting early if ``should_stop``
     returns True, if the client is closed, or if another call reached its deadline during the same outage.
     """
 
@@ -95,8 +99,8 @@ class RewardClient:
         Args:
             items: The edits to score.
             num_traces: Number of traces per item; the score is the mean over those that can be parsed.
-            temperature: Sampling temperature. None means greedy decoding for one trace, and the server's
-                default temperature for several.
+            temperature: Sampling temperature. None means greedy decoding for one trace, and the server's default
+                temperature for several traces.
             seed: Seed for sampling the traces.
             deadline_seconds: Time limit of the whole call, including retries; the default is ``config.deadline_seconds``.
 
@@ -141,7 +145,7 @@ class RewardClient:
         return self._digest
 
     def close(self) -> None:
-        """Wait for the responses in flight and close the connections. Requests that wait for a replica fail."""
+        """Wait for responses in flight, then close the connections. Requests that are waiting for a replica fail."""
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._http.close()
@@ -212,14 +216,14 @@ class RewardClient:
                 self._abandoned.set()
             request.fail_pending(
                 request.last_cause,
-                f"no replica is available before the deadline; last error: {self._last_error(request)}",
+                f"no replica will be available before the deadline; last error: {self._last_error(request)}",
             )
             return False
         if unreachable and (self._abandoned.is_set() or self._closing.is_set() or self._should_stop()):
             reason = (
                 "another call reached its deadline during this outage"
                 if self._abandoned.is_set()
-                else "the client was closed or this process is stopping"
+                else "the client was closed, or this process is stopping"
             )
             request.fail_pending(
                 FailureCause.UNREACHABLE,
@@ -237,7 +241,7 @@ class RewardClient:
             num_traces=request.num_traces,
             temperature=request.temperature,
             seed=request.seed,
-            # The server's deadline is 5% shorter than the client's timeout, so that the response still arrives in time.
+            # The server's deadline is 5 % shorter than the client's timeout, so that the response arrives in time.
             deadline_ms=max(1, math.floor(timeout_seconds * 950)),
         )
         headers = {"Content-Type": "application/json", "Host": replica.host}
@@ -312,7 +316,7 @@ class RewardClient:
         self._replicas.record_failure(replica)
 
     def _last_error(self, request: PendingRequest) -> str:
-        """Return why the last attempt failed or, if no replica is known, why there is none."""
+        """Return the reason why the last attempt failed or, if no replica is known, why there is none."""
         return request.last_detail if request.tried else self._replicas.resolve_error or request.last_detail
 
     def _warn_waiting(self, seconds: float, detail: str) -> None:

@@ -17,9 +17,9 @@ GOLDEN_FILE = "editr1_golden.json"
 
 
 def default_golden() -> tuple[ScoreItem, ...]:
-    """Return one golden sample: a grey and a white image with one question per category.
+    """Return one golden sample: an edit from a grey to a white image, with one question per category.
 
-    Any verifier can generate a trace for it; only a trained one generates a trace that can be parsed.
+    Any verifier can generate a trace for it, but only a trained verifier generates a trace that can be parsed.
     """
     grey, white = (encode_png(Image.new("RGB", (64, 64), colour)) for colour in ("grey", "white"))
     principles = (

@@ -1,7 +1,7 @@
-"""Identity of a reward model: its digest, and the server settings that change its scores.
+"""Identity of a reward model: its digest, and the server settings that affect its scores.
 
-The identity is part of the key of every stage that uses the model as its reward. It does not depend on where the model is
-served: addresses, ports, numbers of replicas, batch sizes and time limits are not part of it.
+The identity is part of the key of every stage that uses the model as its reward. It does not depend on how the model
+is deployed: addresses, ports, numbers of replicas, batch sizes and time limits are not part of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from editr1.verifier.prompt import PromptTemplate
 INFO_PATH: Final = "/v1/info"
 """Path at which a reward server returns its :class:`RewardIdentity` as JSON."""
 DIGEST_PATTERN: Final = r"^(sha256:[0-9a-f]{64}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40})$"
-"""Regular expression of a model digest. A name on the hub without a commit is not a digest, because its files can change."""
+"""Regular expression of a model digest.
+
+A hub model name without a commit is not a digest, because the files of the model can change.
+"""
 OPERATIONAL: Final = frozenset(
     {
         "host",
@@ -42,7 +45,10 @@ OPERATIONAL: Final = frozenset(
         "golden_must_parse",
     }
 )
-"""Settings of the reward server that are not part of the identity. A setting that is not listed here is part of it."""
+"""Settings of the reward server that are not part of the identity.
+
+Every setting that is not listed here is part of the identity.
+"""
 OPERATIONAL_OPENAI: Final = frozenset(
     {"base_url", "api_key_env", "concurrency", "timeout_seconds", "max_retries", "length_parameter"}
 )
@@ -54,13 +60,13 @@ _PAUSE_S: Final = 1.0
 
 
 class RewardUnreachable(ConfigError):
-    """No reward server answered in time. A later attempt may succeed."""
+    """No reward server responded in time. A later attempt may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class RewardsDiffer(ConfigError):
-    """The reward servers of one stage serve different models, or a model other than the expected one."""
+    """The reward servers of a stage serve different models, or a model other than the expected model."""
 
     exit_code = ExitCode.INPUT
 
@@ -73,10 +79,10 @@ class RewardIdentity(BaseModel):
     model: str
     """Digest of the model."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings that change the scores; empty if only the digest is known."""
+    """Server settings that affect the scores; empty if only the digest is known."""
 
     def differences(self, other: RewardIdentity) -> list[str]:
-        """Return one line ``name: value -> value of other`` for each part in which the two identities differ."""
+        """Return one line ``name: value -> value of other`` for each field in which the two identities differ."""
         parts: list[tuple[str, Any, Any]] = [("model", self.model, other.model)]
         names = sorted(self.settings.keys() | other.settings.keys())
         parts += [(name, self.settings.get(name), other.settings.get(name)) for name in names]
@@ -91,7 +97,8 @@ def reward_identity(model: str, config: ServeConfig | Mapping[str, Any]) -> Rewa
     if checked.engine == "openai":
         settings = {name: value for name, value in settings.items() if name not in _IN_PROCESS}
         settings |= {f"openai.{name}": value for name, value in openai.items() if name not in OPERATIONAL_OPENAI}
-    # A model folder contains its prompt, which is thus part of the digest. The default prompt serves folders without one.
+    # A model folder contains its prompt template, which is therefore part of the digest. Folders without a template
+    # use the default.
     settings["default_prompt"] = hashlib.sha256(PromptTemplate().model_dump_json().encode()).hexdigest()[:16]
     return RewardIdentity(model=model, settings=settings)
 
@@ -106,18 +113,18 @@ def ask_identity(
 ) -> RewardIdentity:
     """Return the identity that the reward servers at ``urls`` report.
 
-    Servers that do not answer are asked again for up to ``seconds``. One answer is enough.
+    Requests to servers that do not respond are retried for up to ``seconds``. One response is sufficient.
 
     Args:
         urls: base URLs of the servers.
-        seconds: maximum time to wait for an answer; with 0, each server is asked once.
+        seconds: maximum time to wait for a response; with 0, one request is sent to each server.
         where: name of the setting with the addresses, for error messages.
-        should_stop: polled while waiting; once it returns True, RewardUnreachable is raised.
+        should_stop: polled while waiting. If it returns True, RewardUnreachable is raised.
 
     Raises:
-        ConfigError: a server answered, but does not report the digest of its model.
+        ConfigError: a server responded, but does not report the digest of its model.
         RewardsDiffer: two servers report different identities.
-        RewardUnreachable: no server answered.
+        RewardUnreachable: no server responded.
     """
     deadline = time.monotonic() + seconds
     with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as http:
@@ -129,14 +136,14 @@ def ask_identity(
             if time.monotonic() + _PAUSE_S > deadline or should_stop():
                 tried = "; ".join(f"{url}{INFO_PATH}: {answer}" for url, answer in answers.items())
                 raise RewardUnreachable(
-                    f"{where}: no reward server answered within {seconds:g} s, so the model that it serves is not known; tried: {tried}."
-                    " Start the server, correct the address, or raise reward_ready_timeout_seconds"
+                    f"{where}: no reward server responded within {seconds:g} s, so the reward model is unknown; "
+                    f"tried: {tried}. Start the server, correct the address, or raise reward_ready_timeout_seconds"
                 )
             time.sleep(_PAUSE_S)
 
 
 def _ask(http: httpx.Client, url: str, where: str) -> RewardIdentity | str:
-    """Return the identity that a server reports, or the reason why it did not answer yet."""
+    """Return the identity that a server reports, or the reason why it has not responded yet."""
     try:
         response = http.get(f"{url.rstrip('/')}{INFO_PATH}")
     except httpx.HTTPError as error:

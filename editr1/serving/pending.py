@@ -1,4 +1,4 @@
-"""The state of one score request in the reward client, and the function that joins the requests of one call."""
+"""The state of one score request in the reward client, and a function that joins the results of several requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PendingRequest:
         self._retried: set[int] = set()
 
     def record_failed_attempt(self, replica: Replica, cause: FailureCause, detail: str) -> None:
-        """Record that ``replica`` did not score the request, and why."""
+        """Record that ``replica`` did not score the request, and the reason."""
         self.tried.add(replica)
         self.last_cause, self.last_detail = cause, detail
 

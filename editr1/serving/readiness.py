@@ -15,13 +15,14 @@ from editr1.config.loader import ConfigError
 def wait_ready(
     urls: Sequence[str], seconds: float, *, should_stop: Callable[[], bool] = lambda: False, pause_s: float = 1.0
 ) -> bool:
-    """Poll ``/readyz`` of each URL. Return True once one is ready, or False once ``should_stop`` returns True.
+    """Poll ``/readyz`` of each URL.
 
-    A host name that cannot be resolved is retried, too, because a headless Service without ready pods has no address.
+    Return True when one of them is ready, or False when ``should_stop`` returns True. A host name that cannot be
+    resolved is retried as well, because a headless Service without ready pods has no address.
 
     Raises:
-        ConfigError: Every service rejected the last poll with a status from 400 to 499, so that another attempt cannot
-            succeed. The address is not that of a reward server, or access is denied.
+        ConfigError: Every service rejected the last poll with a status from 400 to 499, so that another attempt
+            cannot succeed. The address does not belong to a reward server, or access is denied.
         TimeoutError: No service was ready within ``seconds``; the message contains the last response of each.
     """
     deadline = time.monotonic() + seconds
@@ -41,15 +42,15 @@ def wait_ready(
                 found = "; ".join(responses)
                 if rejected == len(urls):
                     raise ConfigError(
-                        f"the reward service rejected every request for {seconds:.0f} s; last responses: {found};"
-                        " check that the address is that of a reward server"
+                        f"the reward service rejected every request for {seconds:.0f} s; last responses: {found}; "
+                        "check that the address belongs to a reward server"
                     )
                 raise TimeoutError(f"no reward service was ready within {seconds:.0f} s; last responses: {found}")
             time.sleep(pause_s)
 
 
 def _poll(http: httpx.Client, url: str) -> tuple[int, str]:
-    """Return the status of the response, or 0 if there was none, and the response or the error in words."""
+    """Return the HTTP status (0 if there was no response), and a description of the response or of the error."""
     try:
         response = http.get(f"{url.rstrip('/')}/readyz")
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""The replicas of a reward service, as one client sees them: addresses, items in flight, and pauses after failures."""
+"""The replicas of a reward service from the viewpoint of one client: addresses, items in flight, and pauses after failures."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Replicas:
         self._resolving = threading.Lock()
         self._resolved_at = float("-inf")
         self.resolve_error = ""
-        """Why the last resolution of a host name failed, in words for an error message; empty if all were resolved."""
+        """Error message of the last failed host name resolution; empty if all host names were resolved."""
         self._replicas: dict[str, Replica] = {}
 
     def current(self) -> list[Replica]:
         """Return the known replicas. Resolve the host names again if ``resolve_interval_seconds`` have passed."""
-        # Only one thread resolves; the others use the known replicas, or wait if there are none.
+        # Only one thread resolves host names; the others use the known replicas, or wait if there are none.
         if self._is_stale() and self._resolving.acquire(blocking=not self._replicas):
             try:
                 if self._is_stale():
@@ -117,7 +117,10 @@ class Replicas:
             replica.failures = 0
 
     def record_failure(self, replica: Replica) -> None:
-        """Record a failure of ``replica`` and pause requests to it. The pause doubles with each consecutive failure."""
+        """Record a failure of ``replica``, and pause requests to it.
+
+        The pause doubles with each consecutive failure.
+        """
         with self._lock:
             replica.failures += 1
             pause = min(_MAX_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))

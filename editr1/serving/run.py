@@ -1,4 +1,4 @@
-"""Run the reward server in this process until a signal stops it.
+"""Run the reward server in this process until it is stopped by a signal.
 
 ``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder. The
 ``serve`` stage of a run calls :func:`serve` with the golden samples of its model, which must be scored before the
@@ -157,7 +157,8 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # A launcher that handles Ctrl-C itself makes its children ignore SIGINT, which must stay ignored.
+        # A launcher that handles Ctrl-C itself starts its children with SIGINT ignored, and the server must not
+        # change this.
         handled = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._stop) for number in handled}
         try:

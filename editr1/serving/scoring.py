@@ -1,4 +1,4 @@
-"""Score edits with an engine: build the chats, generate traces and parse them. Independent of HTTP."""
+"""Score edits with an engine: build the chats, generate traces and parse them. This module does not depend on HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
 BATCH_PIXELS: Final = 200_000_000
-"""Maximum total number of pixels of the decoded images in memory, which take 0.6 GB.
+"""Maximum total number of pixels of the decoded images in memory, which corresponds to 0.6 GB.
 
 The limit is needed because an image file of 3 KB can contain 25 million pixels.
 """
@@ -60,7 +60,7 @@ def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) 
 def score_batch(
     engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, limits: Limits = DEFAULT
 ) -> ScoredBatch:
-    """Like :func:`score_items`, but also return the start and end time of the generation.
+    """Score items as :func:`score_items` does, and also return the start and end time of the generation.
 
     Items are scored in parts, so that the decoded images of a part have at most ``BATCH_PIXELS`` pixels, unless one
     item has more. ``limits`` are the limits of the images.
@@ -69,7 +69,7 @@ def score_batch(
     start, end = 0, time.time_ns()
     for number, part in enumerate(_parts(items, limits)):
         part_sampling = sampling
-        if sampling.seed is not None:  # parts with the same seed would get the same noise
+        if sampling.seed is not None:  # Parts with the same seed would get the same random numbers.
             part_sampling = sampling.model_copy(update={"seed": offset_seed(sampling.seed, number)})
         scored = _score_part(engine, part, part_sampling, limits)
         outcomes += scored.outcomes
@@ -114,7 +114,7 @@ def _parts(items: Sequence[ScoreItem], limits: Limits) -> Iterator[list[ScoreIte
 def _pixels(data: bytes, limits: Limits) -> int:
     try:
         width, height = image_size(data, max_pixels=limits.max_pixels)
-    except ImageError:  # reported when the image is decoded
+    except ImageError:  # The error is reported when the image is decoded.
         return 0
     return width * height
 
@@ -150,7 +150,10 @@ def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | str]) 
 
 
 def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-    """Generate traces. If a batch fails as a whole, halve it repeatedly until only the chats that cause it fail."""
+    """Generate traces.
+
+    If a batch fails as a whole, it is halved repeatedly until only the chats that cause the failure fail.
+    """
     if not chats:
         return []
     try:

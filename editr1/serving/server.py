@@ -27,7 +27,7 @@ from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
 
 _INLINE_BYTES = 32 << 10
-"""Request bodies of at most this many bytes are parsed in the event loop, larger ones in a thread."""
+"""Maximum size in bytes of a request body that is parsed in the event loop. Larger bodies are parsed in a thread."""
 _CLIENT_CLOSED_REQUEST = 499
 _ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorResponse, "description": text}
@@ -48,9 +48,10 @@ def create_app(
     *,
     resolver: Resolver | None = None,
 ) -> FastAPI:
-    """Create the HTTP application of the server. It is ready once a sample of ``golden`` has been scored.
+    """Create the HTTP application of the server.
 
-    ``resolver`` looks up images that a request gives by digest only. The service is stored in ``app.state.service``.
+    The server is ready when a sample in ``golden`` has been scored. ``resolver`` looks up images that a request
+    contains only as digests. The service is stored in ``app.state.service``.
     """
     service = RewardService(engine, config, [golden] if isinstance(golden, ScoreItem) else golden, resolver)
 
@@ -82,7 +83,7 @@ def _score_route(service: RewardService) -> APIRouter:
 
     @router.post("/v1/score", response_model=ScoreResponse, responses=_ERRORS, openapi_extra={"requestBody": body})
     async def score(request: Request) -> Response:
-        """Score edits. ``results[i]`` belongs to ``items[i]``; if an item is invalid, only this item fails."""
+        """Score edits. ``results[i]`` belongs to ``items[i]``. An invalid item does not affect the other items."""
         with extracted(dict(request.headers)), span(Span.REWARD_SERVE) as current:
             response = await _score(request, service, current)
             current.set_attribute("http.status", response.status_code)
@@ -97,7 +98,7 @@ def _probe_routes(service: RewardService) -> APIRouter:
 
     @router.get("/healthz", responses={500: {"description": "The batch worker has stopped; restart the process."}})
     def healthz() -> Response:
-        """Report whether the batch worker is running; a server that is draining is also healthy."""
+        """Report whether the batch worker is running. A server that is draining is healthy as well."""
         healthy = service.alive or service.draining
         text = "ok\n" if healthy else "the batch worker has stopped\n"
         return Response(text, 200 if healthy else 500, media_type="text/plain")
@@ -110,7 +111,7 @@ def _probe_routes(service: RewardService) -> APIRouter:
 
     @router.get(INFO_PATH)
     def info() -> RewardIdentity:
-        """Return the digest of the model, and the settings of the server that change its scores."""
+        """Return the digest of the model, and the server settings that affect the scores."""
         return reward_identity(service.engine.model_digest, service.config)
 
     @router.get("/metrics")
@@ -159,8 +160,8 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
 async def _read_body(request: Request, limit: int) -> bytes | None:
     """Return the body, or None if it is longer than ``limit``.
 
-    A body of up to four times the limit is read completely and discarded, because most clients read the response only
-    after they have sent the whole body.
+    A longer body is read completely and discarded if it has up to four times the limit, because most clients read the
+    response only after they have sent the whole body.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > 4 * limit:

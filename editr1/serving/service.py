@@ -17,7 +17,7 @@ from editr1.serving.metrics import ServerMetrics
 from editr1.serving.scoring import ScoredBatch, score_batch
 
 _MAX_FAILED_BATCHES = 3
-"""After this many consecutive batches in which the engine generated nothing, the service is not ready."""
+"""Number of consecutive batches without any generated trace after which the service is not ready."""
 
 
 class BadRequest(ValueError):
@@ -31,9 +31,9 @@ class ClientDisconnected(Exception):
 class RewardService:
     """Service that scores requests with one engine and tracks its own readiness.
 
-    A golden sample is an edit for testing the engine. The service is ready once one has been scored. After three
-    consecutive batches in which the engine generated nothing, it is not ready until a golden sample is scored again.
-    Invalid items do not count.
+    A golden sample is an edit for testing the engine. The service becomes ready when a golden sample has been scored.
+    After three consecutive batches in which the engine generated nothing, it is not ready until a golden sample has
+    been scored again. Invalid items do not count.
 
     Raises:
         ValueError: ``golden`` is empty.
@@ -70,7 +70,7 @@ class RewardService:
 
     @property
     def full(self) -> bool:
-        """Whether the queue has no space for another item."""
+        """Whether the queue is full, so that it cannot accept another item."""
         return self._batcher.full
 
     @property
@@ -200,7 +200,7 @@ class RewardService:
         return score_batch(self.engine, items, sampling, limits=self._limits)
 
     def _record_batch(self, batch: ScoredBatch) -> None:
-        # An invalid item fails on every engine, so it says nothing about the health of this one.
+        # An invalid item fails on every engine, so it is no evidence about the health of this engine.
         causes = [o.cause if isinstance(o, ScoreFailure) else None for o in batch.outcomes]
         tried = [cause for cause in causes if cause is not FailureCause.INVALID]
         if tried:

@@ -38,10 +38,10 @@ class StageProgress(Protocol):
 
 
 def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Start to export the progress that ``current`` returns, once every ``seconds`` seconds. Return a function that ends this.
+    """Start to export the progress returned by ``current`` every ``seconds`` seconds.
 
-    The returned function exports the progress one last time. If no endpoint is configured, nothing is exported. A slow or
-    unreachable collector does not delay the stage; only metrics are lost.
+    Return a function that stops the export after exporting the progress one last time. If no endpoint is configured,
+    nothing is exported. A slow or unreachable collector does not delay the stage, but metrics may be lost.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):
         return lambda: None

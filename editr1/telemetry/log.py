@@ -32,7 +32,8 @@ def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO)
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("editr1").setLevel(level)
-    # urllib3's warnings contain presigned upload URLs, with which anyone who reads the log could write to the store.
+    # Warnings of urllib3 contain presigned upload URLs, which would allow anyone who reads the log to write to the
+    # store.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

@@ -9,7 +9,7 @@ class Span(StrEnum):
     """Span names."""
 
     RUN = "editr1.run"
-    """A whole run, from its start by a command or the operator to its end."""
+    """A run, from its start by a command or the operator to its end."""
     ATTEMPT = "editr1.attempt"
     """One attempt to run a stage, as measured by its launcher."""
     POD = "editr1.pod"

@@ -1,7 +1,8 @@
 """Progress files of stages, and the hooks that connect training code to its stage.
 
-A stage process writes its progress to a file of JSON lines. Its launcher (the command line or the pod wrapper) reads the file.
-Training code uses only :class:`TrainHooks`, to report progress, pass on checkpoints and stop on request.
+A stage process writes its progress to a file of JSON lines. Its launcher (the command line or the pod wrapper) reads
+the file. Training code only uses :class:`TrainHooks`, to report progress, to pass on checkpoints and to stop on
+request.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Progress:
         self._total = 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of ``total`` steps. ``done`` of them were completed before a resume."""
+        """Begin a phase of ``total`` steps, of which ``done`` were completed before a resume."""
         self._phase, self._total, self._done = name, total, done
         self._write({})
 
@@ -55,7 +56,7 @@ class Progress:
 
 
 class ProgressReader:
-    """Reader of the new lines in a file that :class:`Progress` writes. The file may not exist yet.
+    """Reader for new lines in a file written by :class:`Progress`. The file need not exist yet.
 
     With ``skip_existing``, lines that exist when the reader is created are skipped.
     """
@@ -79,7 +80,7 @@ class ProgressReader:
 def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of ``data``, one per line. Invalid lines are skipped.
 
-    Invalid lines occur if an attempt was killed in the middle of a line, so that the next attempt appended to this line.
+    An invalid line occurs if an attempt was killed while it wrote a line, and the next attempt appended to this line.
     """
     for text in data.splitlines():
         try:

@@ -1,8 +1,8 @@
 """OpenTelemetry tracing: spans go to a JSON-lines file, and to an OTLP collector if one is configured.
 
-A trace continues in other processes through the environment variable ``TRACEPARENT`` (W3C Trace Context), and through HTTP
-headers. A slow or unreachable collector does not delay training: spans are sent in the background and dropped when the queue
-is full.
+The trace context is passed to other processes in the environment variable ``TRACEPARENT`` (W3C Trace Context), and in
+HTTP headers. A slow or unreachable collector does not delay training: spans are sent in the background and dropped
+when the queue is full.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
     if _provider is None:
-        trace.set_tracer_provider(provider)  # can be set only once; spans of other libraries go to the first provider
+        trace.set_tracer_provider(
+            provider
+        )  # The provider can only be set once. Spans of other libraries go to the first provider.
     else:
         _provider.shutdown()
     _provider, _tracer = provider, provider.get_tracer("editr1")
@@ -61,14 +63,17 @@ def flush(timeout_seconds: float = 3.0) -> None:
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
-    """Record a span around a block. An exception marks the span as failed and propagates."""
+    """Context manager that records a span around a block. An exception marks the span as failed and propagates."""
     with _tracer.start_as_current_span(name, attributes=attributes) as current:
         yield current
 
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Record no spans inside the block, neither here nor in downstream services. Used for GRPO iterations that are not traced."""
+    """Context manager that disables spans inside the block, both in this process and in downstream services.
+
+    It is used for GRPO iterations that are not traced.
+    """
     now = trace.get_current_span().get_span_context()
     if not now.is_valid:
         yield
@@ -88,7 +93,7 @@ def inject(carrier: MutableMapping[str, str]) -> None:
 
 @contextmanager
 def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
-    """Inside the block, continue the trace whose context is in the HTTP headers ``carrier``."""
+    """Context manager that continues the trace whose context is in the HTTP headers ``carrier``."""
     token = context.attach(propagate.extract(carrier))
     try:
         yield
@@ -106,8 +111,8 @@ def traceparent() -> str | None:
 class SystemIdGenerator(IdGenerator):
     """Generator of trace ids and span ids that uses the operating system's source of randomness.
 
-    OpenTelemetry's own generator uses the module ``random``, which every trainer seeds. With it, the processes of a run
-    would draw equal ids, and drawing an id would advance a generator of the training.
+    OpenTelemetry's default generator uses the module ``random``, which every trainer seeds. With it, all processes of
+    a run would draw the same ids, and drawing an id would change the random state of the training.
     """
 
     def generate_span_id(self) -> int:
@@ -149,7 +154,10 @@ class JsonLinesExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Close the file. A failure, for example because the disk is full, loses spans but does not fail the process."""
+        """Close the file.
+
+        If this fails, for example because the disk is full, spans are lost, but no exception is raised.
+        """
         with suppress(OSError):
             self._file.close()
 

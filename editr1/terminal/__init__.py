@@ -1,6 +1,7 @@
-"""Print to the terminal. Text from tables, models, servers and manifests is printed literally, never interpreted.
+"""Print to the terminal.
 
-Every command prints through this package. Markup in brackets is printed as it is, and control characters are made visible,
-so that a text can neither hide a part of itself nor send an escape sequence to the terminal. With the environment variable
-NO_COLOR, nothing is coloured or styled (https://no-color.org).
+Text from tables, models, servers and manifests is printed literally. Every command prints through this package.
+Markup in brackets is not interpreted, and control characters are escaped. A text can therefore neither hide parts of
+itself nor send escape sequences to the terminal. If the environment variable NO_COLOR is set, output has no colours
+or styles (https://no-color.org).
 """

@@ -1,4 +1,4 @@
-"""Consoles of rich that print literally."""
+"""Consoles of the package rich that print text literally."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ PLAIN_WIDTH = 1000
 def output_console() -> Console:
     """Return a console that prints literally to standard output.
 
-    Without a terminal, rich would wrap table cells at 80 columns, so that ``editr1 status | grep succeeded`` would find
-    nothing. Here each table row stays on one line, unless the variable COLUMNS is set.
+    If the output is not a terminal, rich wraps table cells at 80 columns, so ``editr1 status | grep succeeded`` could
+    find nothing. This console prints each table row on one line, unless the variable COLUMNS is set.
     """
     return _console(stderr=False)
 
 
 def error_console() -> Console:
-    """Return a console that prints literally to standard error, like :func:`output_console`."""
+    """Return a console that prints literally to standard error. See :func:`output_console`."""
     return _console(stderr=True)
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """Join literal parts to one line for a console. A tuple is a part and its rich style, such as ``("done", "green")``."""
+    """Join literal parts to one line for a console.
+
+    A part is a string, or a tuple of a string and its rich style, such as ``("done", "green")``.
+    """
     return Text.assemble(*(visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts))
 
 
 class LiteralConsole(Console):
-    """A console that prints strings literally: no markup, no emoji codes, no highlighting, visible control characters."""
+    """A console that prints strings literally: without markup, emoji codes or highlighting, and with escaped control characters."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)

@@ -1,4 +1,4 @@
-"""Literal text: control characters are made visible."""
+"""Print text literally, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import re
 
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters except tab and newline, marks that change the direction of writing, and halves of surrogate pairs."""
+"""Pattern of the characters that are escaped.
+
+These are control characters except tab and newline, marks that change the writing direction, and halves of surrogate
+pairs.
+"""
 
 
 def visible(text: object) -> str:
-    r"""Return ``text`` with each control character in the notation of JSON, such as \u001b. Tabs and line breaks stay.
+    r"""Return ``text`` with each control character escaped as in JSON, such as \u001b.
 
-    JSON text keeps its meaning.
+    Tabs and line breaks are not escaped. JSON text keeps its meaning.
     """
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text).replace("\r\n", "\n"))
 
@@ -20,7 +24,7 @@ def visible(text: object) -> str:
 def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print ``text`` literally to standard output, or to standard error if ``err`` is true.
 
-    ``fg`` is a colour of ``typer.colors``. It is used only on a terminal and without NO_COLOR.
+    ``fg`` is a colour of ``typer.colors``. It is only used if the output is a terminal and NO_COLOR is not set.
     """
     import typer
 
@@ -29,5 +33,5 @@ def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | Non
 
 
 def no_color() -> bool:
-    """Return True if the environment variable NO_COLOR asks for output without colours and styles."""
+    """Return True if the environment variable NO_COLOR disables colours and styles."""
     return bool(os.environ.get("NO_COLOR"))

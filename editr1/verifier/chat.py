@@ -1,4 +1,4 @@
-"""Build the chat messages with which the verifier is asked to score an edit, in training and in serving."""
+"""Build the chat messages that ask the verifier to score an edit. Training and serving use the same messages."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def build_chat(
 ) -> Chat:
     """Build the chat for one edited image.
 
-    It has a system message with the rules, and a user message with the source image, the instruction and principles, and
-    the edited image. The edited image comes last, so that the chats about one source and instruction share the longest
-    possible prefix. Images are not resized here; the processor does that (see ``model.load_verifier``).
+    It has a system message with the rules, and a user message with the source image, the instruction and principles,
+    and the edited image. The edited image comes last, so that chats with the same source image and instruction share
+    the longest possible prefix. Images are not resized here; the processor does that (see ``model.load_verifier``).
     """
     return Chat(messages=build_messages(template, instruction, principles), images=[source, edited])
 

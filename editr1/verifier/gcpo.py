@@ -1,7 +1,7 @@
 """GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2).
 
-A preference pair consists of two edits of one source image, the preferred one (winner) and the other (loser). The verifier
-writes N traces for each. A trace is rewarded if its score agrees with the preference.
+A preference pair consists of two edits of the same source image: the preferred edit (winner) and the other edit
+(loser). The verifier writes N traces for each. A trace is rewarded if its score agrees with the preference.
 
 Training uses TRL's GRPOTrainer. The N traces of one edit form a GRPO group, and a pair consists of two adjacent groups (see
 :mod:`editr1.verifier.pair_layout`). Both groups are in the same generation batch on the same process, so the reward function
@@ -53,7 +53,7 @@ def train_gcpo(
     Call it in a single process or in every process of a torchrun group. Pairs labelled "same" are not used.
 
     Args:
-        config: settings of the training.
+        config: training settings.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         pairs: Parquet file with the preference pairs.
         output_dir: folder to which the weights, the processor and the prompt template are written.
@@ -66,9 +66,9 @@ def train_gcpo(
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
-        ConfigError: the pairs of a rollout do not divide evenly among the processes, its traces do not divide evenly into
-            micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, ``max_new_tokens`` cuts off the
-            traces that the model was trained on, the architecture is not supported, or the training diverged.
+        ConfigError: the pairs of a rollout cannot be divided evenly among the processes, or its traces into
+            micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, ``max_new_tokens`` cuts
+            off the traces that the model was trained on, the architecture is not supported, or the training diverged.
         NoTrainingSignal: no pair had a signal in the first rollouts (see ``max_rollouts_without_signal``).
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
@@ -90,8 +90,8 @@ def train_gcpo(
     decided = pair_count(len(dataset))
     if decided < config.pairs_per_rollout:
         raise ConfigError(
-            f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but the training uses {decided}; "
-            "lower pairs_per_rollout, raise max_pairs or add pairs"
+            f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but only {decided} are "
+            "available for training; lower pairs_per_rollout, raise max_pairs or add pairs"
         )
     network = load_for_training(config, model)
     deduplicate_image_encoding(network)
@@ -126,14 +126,14 @@ def train_gcpo(
 
 
 class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with whole preference pairs in the batches of each process, and with metrics of the likelihood ratio.
+    """GRPOTrainer whose batches contain whole preference pairs on each process, and which logs metrics of the likelihood ratio.
 
     The likelihood ratio of a token is its probability under the current policy, divided by that under the policy that
     generated the trace.
 
     Args:
         pair_reward: the reward function.
-        rollout_check: called after each rollout; stops a training in which nothing can be learned.
+        rollout_check: called after each rollout. It stops the training if nothing can be learned.
         args: arguments of GRPOTrainer.
         kwargs: arguments of GRPOTrainer.
     """
@@ -228,7 +228,7 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, GRPOT
 
 
 def suppressed_token_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Return the ids of the special tokens that must not be sampled in a trace: all except those that end it."""
+    """Return the ids of the special tokens that must not be sampled in a trace: all except the tokens that end a trace."""
     ends = model.generation_config.eos_token_id
     kept = {processor.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     return sorted(set(processor.tokenizer.all_special_ids) - kept | {model.config.image_token_id})

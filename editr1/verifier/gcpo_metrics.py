@@ -1,8 +1,9 @@
-"""Metrics of GCPO: counts that every process logs, and the rates that follow from their sums.
+"""Metrics of GCPO. Every process logs counts, and rates are computed from the sums of the counts.
 
-Each process logs counts of its own traces. TRL logs the mean of each count over the processes and over the rollouts since
-the last log entry. Ratios of these means are ratios of the sums, so a rate does not depend on the division of the pairs
-among processes. A mean of rates would: the processes have different numbers of parsed traces.
+Each process logs counts of its own traces. TRL logs the mean of each count over the processes and over the rollouts
+since the last log entry. A ratio of such means is equal to the ratio of the sums, so a rate does not depend on how
+the pairs are divided among the processes. A mean of per-process rates would depend on it, because the processes have
+different numbers of parsed traces.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class PairStats:
     ties: int
     """Number of comparisons in which both scores are equal."""
     num_traces: int
-    """Number of traces of the winner and the loser together."""
+    """Total number of traces of the winner and the loser."""
     num_parsed: int
     """Number of traces that could be parsed."""
     without_signal: bool

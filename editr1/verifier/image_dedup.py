@@ -33,7 +33,7 @@ def deduplicate_image_encoding(model: PreTrainedModel) -> None:
 class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
     """Wrapper of the image processor ``inner`` that passes each distinct image of a call to it only once.
 
-    All other attributes and the saved settings are those of ``inner``.
+    All other attributes and the saved settings come from ``inner``.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -57,12 +57,12 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``inner``, so that ``save_pretrained`` writes them and not those of the wrapper."""
+        """Return the settings of ``inner``, so that ``save_pretrained`` writes them instead of the wrapper's settings."""
         settings: dict[str, Any] = self.inner.to_dict()
         return settings
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # copy and pickle look up attributes before __init__ has run
+        if name == "inner":  # The modules copy and pickle look up attributes before __init__ has run.
             raise AttributeError(name)
         return getattr(self.inner, name)
 
@@ -79,7 +79,7 @@ class _DeduplicatingHooks:
         hidden_states, grid_thw = args[0], kwargs["grid_thw"]
         others = {name: value for name, value in kwargs.items() if name != "grid_thw"}
         if any(isinstance(value, torch.Tensor) for value in others.values()):
-            return None  # these tensors belong to the full list of images, so no image can be removed
+            return None  # These tensors belong to the full list of images, so no image can be removed.
         grids = grid_thw.tolist()
         sizes = [time * height * width for time, height, width in grids]
         index_of: dict[Any, int] = {}

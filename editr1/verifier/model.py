@@ -121,9 +121,9 @@ def context_length(name: str | Path) -> int:
 
 
 def load_processing(name: str | Path) -> tuple[ProcessorMixin, PromptTemplate]:
-    """Load what renders and counts the prompts of a verifier: its processor and its prompt template. No weights are loaded.
+    """Load the processor and the prompt template of a verifier, which are needed to render its prompts and count their tokens.
 
-    The arguments and errors are those of :func:`load_verifier`.
+    No weights are loaded. The arguments and errors are those of :func:`load_verifier`.
     """
     if Path(name).is_dir():
         check_model_folder(name)
@@ -149,8 +149,8 @@ def load_verifier(
 
     Raises:
         ConfigError: the checkpoint is not a Qwen2.5-VL model, or its prompt template is invalid.
-        UnusableModel: the folder has pickled files, a file is damaged, tensors are missing, unexpected or of another shape,
-            or a tensor contains NaN or infinity.
+        UnusableModel: the folder has pickled files, a file is damaged, tensors are missing, unexpected or have the
+            wrong shape, or a tensor contains NaN or infinity.
     """
     processor, template = load_processing(name)
     return load_model(name, dtype, device), processor, template
@@ -165,7 +165,7 @@ def load_model(name: str | Path, dtype: DType = "auto", device: str | torch.devi
         Qwen2_5_VLForConditionalGeneration,
         name,
         dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-        ignore_mismatched_sizes=True,  # reported by load_weights
+        ignore_mismatched_sizes=True,  # load_weights reports these tensors.
     )
     remove_sampling_defaults(model)
     return model.to(device).eval()
@@ -174,9 +174,9 @@ def load_model(name: str | Path, dtype: DType = "auto", device: str | torch.devi
 def remove_sampling_defaults(model: PreTrainedModel) -> None:
     """Reset the generation settings of a checkpoint, except for token ids, to values that have no effect.
 
-    Qwen2.5-VL, for example, comes with a repetition penalty and top-k. ``generate`` and servers such as vLLM use such
-    settings for every parameter that a caller leaves out, so that traces would not be sampled by the settings of the
-    caller alone.
+    Qwen2.5-VL, for example, comes with a repetition penalty and top-k. For every parameter that a caller omits,
+    ``generate`` and servers such as vLLM use these settings, so traces would not be sampled with the caller's
+    settings alone.
     """
     config = copy.deepcopy(model.generation_config)
     for name, value in GenerationConfig().to_dict().items():
@@ -188,8 +188,9 @@ def remove_sampling_defaults(model: PreTrainedModel) -> None:
 def use_cpu_attention(model: PreTrainedModel) -> None:
     """Use eager attention in the language model, which makes training on a CPU faster.
 
-    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products. This
-    backward pass took 38 % of the time of an SFT step of the small verifier. Without gradients, fused attention is faster.
+    On CPUs, the backward pass of torch's fused attention takes several times as long as that of plain matrix
+    products. It took 38 % of the time of an SFT step of the small verifier. Without gradients, fused attention is
+    faster.
     """
     model.set_attn_implementation({"text_config": "eager"})
 

@@ -18,7 +18,7 @@ Side = Literal["winner", "loser"]
 
 
 def row_count(pairs: int) -> int:
-    """Return the number of training rows of ``pairs`` pairs."""
+    """Return the number of training rows for ``pairs`` pairs."""
     return 2 * pairs
 
 
@@ -42,7 +42,7 @@ class PairLayout:
 
     @property
     def traces_per_pair(self) -> int:
-        """Number of traces of one pair, winner and loser together."""
+        """Number of traces of one pair, for the winner and the loser together."""
         return traces_per_pair(self.num_traces)
 
     def rows(self, pairs: Sequence[int]) -> Iterator[int]:

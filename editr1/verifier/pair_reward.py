@@ -26,7 +26,7 @@ class PairReward:
         self._layout = layout
         self._tie_credit = tie_credit
         self.first_violation: str | None = None
-        """Why the first trace without a score could not be parsed; None if all traces so far could be."""
+        """Reason why the first trace without a score could not be parsed; None if all traces so far could be parsed."""
 
     def __call__(
         self,

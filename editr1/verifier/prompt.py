@@ -54,9 +54,15 @@ class PromptTemplate(Settings):
     edited_label: str = "Edited picture:"
     """Text before the edited image; may be empty."""
     min_pixels: int = Field(default=56 * 56, ge=1)
-    """The image processor enlarges images with fewer pixels to this area and keeps their aspect ratio."""
+    """Minimum number of pixels of an image.
+
+    The image processor enlarges smaller images to this area and preserves their aspect ratio.
+    """
     max_pixels: int = Field(default=768 * 768, ge=1)
-    """The image processor shrinks images with more pixels to this area and keeps their aspect ratio."""
+    """Maximum number of pixels of an image.
+
+    The image processor scales larger images down to this area and preserves their aspect ratio.
+    """
 
     @field_validator("rules", "source_label", "request", "principle", "separator", "edited_label")
     @classmethod

@@ -21,12 +21,12 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 def check_pairs(path: Path, models: Sequence[str | Path], *, max_pairs: int | None = None) -> None:
-    """Check the pairs of a table that verifiers are to score: the rules of valid rows, and the lengths of the prompts.
+    """Check the pairs of a table that verifiers will score: the rows must be valid, and the prompts must fit into the context.
 
     Args:
         path: Table of :class:`PreferencePair` rows.
         models: Folders of the verifiers.
-        max_pairs: Check the rows up to and including the ``max_pairs``-th pair that is not labelled "same".
+        max_pairs: Only rows up to and including the ``max_pairs``-th pair that is not labelled "same" are checked.
 
     Raises:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
@@ -47,9 +47,9 @@ def check_pairs(path: Path, models: Sequence[str | Path], *, max_pairs: int | No
 def check_cases(
     path: Path, models: Sequence[str | Path], *, needs_principles: bool = True, max_cases: int | None = None
 ) -> None:
-    """Check the first ``max_cases`` cases of a table, whose edits verifiers are to score.
+    """Check the first ``max_cases`` cases of a table whose edits verifiers will score.
 
-    The images count as no tokens, because the sizes of the edited images are not known yet.
+    Images count as zero tokens, because the sizes of the edited images are not known yet.
 
     Raises:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
@@ -86,7 +86,7 @@ class LengthCheck:
 
 
 class TokenCounter:
-    """Renders prompts with the model's chat template and counts their tokens, without decoding images."""
+    """Counter for prompt tokens. It renders prompts with the model's chat template, and does not decode images."""
 
     def __init__(self, processor: ProcessorMixin, template: PromptTemplate) -> None:
         self._processor = processor

@@ -1,4 +1,4 @@
-"""Stop GCPO early if nothing can be learned from its rollouts, and say why."""
+"""Stop GCPO early if nothing can be learned from its rollouts, with a message that states the cause."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.verifier.gcpo_metrics import logged_counts
 
 
 class RolloutCheck:
-    """Checks after each rollout whether any rollout so far had a signal. See :class:`SignalMonitor`.
+    """A check after each rollout that at least one rollout so far had a signal. See :class:`SignalMonitor`.
 
     Args:
         pairs: file with the preference pairs, for the message.
@@ -29,9 +29,10 @@ class RolloutCheck:
         self._totals: Counter[str] = Counter()
 
     def resume(self, rollouts: int, step: int, history: list[dict[str, Any]]) -> None:
-        """Continue after ``rollouts`` rollouts, of which ``history`` has the log entries up to optimizer step ``step``.
+        """Resume the check after ``rollouts`` completed rollouts.
 
-        If the log entries do not cover all steps, a rollout with a signal may be missing, so the check is disabled.
+        ``history`` contains their log entries up to optimizer step ``step``. If the log entries do not cover all
+        steps, a rollout with a signal may be missing, so the check is disabled.
         """
         counts = [logged_counts(entry) for entry in history]
         signal = any(item.get("pairs_without_signal", 0.0) < item.get("pairs", 0.0) for item in counts)
@@ -46,7 +47,8 @@ class RolloutCheck:
         Args:
             counts: counts over all processes. See :func:`~editr1.verifier.gcpo_metrics.pair_counts`.
             truncated: number of traces that were cut off at the length limit.
-            first_violation: why the first trace without a score could not be parsed; None if there is none.
+            first_violation: reason why the first trace without a score could not be parsed; None if all traces could
+                be parsed.
 
         Raises:
             NoTrainingSignal: no rollout so far had a signal, and no more rollouts may pass without one.
@@ -71,9 +73,9 @@ class RolloutCheck:
             )
         if not comparisons:
             return (
-                f"{traces - parsed} of {traces} traces have no readable score ({truncated} were cut off at max_new_tokens"
-                f" {self._max_new_tokens}), so no pair could be compared{violation}; start from a verifier that was trained"
-                " with SFT, or train it longer"
+                f"{traces - parsed} of {traces} traces have no score that can be parsed ({truncated} were cut off "
+                f"at max_new_tokens {self._max_new_tokens}), so no pair could be compared{violation}; start from a "
+                "verifier that was trained with SFT, or train it longer"
             )
         if totals["ties"] == comparisons:
             return (
@@ -82,11 +84,11 @@ class RolloutCheck:
             )
         if totals["wins"] == comparisons:
             return (
-                f"the verifier already ranks all {comparisons} comparisons as the preferences do; use more difficult pairs,"
-                " or raise temperature or num_traces"
+                f"the verifier already orders all {comparisons} comparisons as the preferences do; use more "
+                "difficult pairs, or raise temperature or num_traces"
             )
         return (
-            f"all traces of an edit earned the same reward ({totals['wins']} of {comparisons} comparisons are right,"
-            f" {totals['ties']} are ties, {traces - parsed} of {traces} traces have no readable score{violation});"
-            " raise temperature or num_traces"
+            f"all traces of each edit received the same reward ({totals['wins']} of {comparisons} comparisons are "
+            f"correct, {totals['ties']} are ties, {traces - parsed} of {traces} traces have no score that can be "
+            f"parsed{violation}); raise temperature or num_traces"
         )

@@ -67,7 +67,7 @@ class RowCache:
                 if self._context.is_local_main:
                     self._write_digests(dataset)
         except DatasetGenerationError as error:
-            if isinstance(error.__cause__, SchemaInferenceError):  # no row was yielded
+            if isinstance(error.__cause__, SchemaInferenceError):  # The generator yielded no row.
                 raise TableError(
                     path, None, None, None, "no rows to train on; add rows (SFT) or pairs with a winner (GCPO)"
                 ) from None
@@ -147,8 +147,8 @@ def pair_rows(
         max_new_tokens: number of tokens reserved for the trace.
         cache: cache of the rows on disk.
         max_pairs: use at most the first ``max_pairs`` decided pairs.
-        shuffle_seed: if given, swap winner and loser in a random half of the pairs. This is for a control experiment in
-            which the labels carry no information.
+        shuffle_seed: if given, swap winner and loser in a random half of the pairs. This serves a control experiment
+            in which the labels carry no information.
 
     Raises:
         TableError: there is no decided pair, a row violates a rule of :mod:`editr1.data.rules`, or a prompt has more than

@@ -38,12 +38,12 @@ def train_sft(
 
     The folder contains a record of the lengths of the traces (see :mod:`editr1.verifier.trace_lengths`).
 
-    Minimises the causal language-model loss on the traces with TRL's SFTTrainer. The loss of a step is the mean over all
-    trained tokens of its ``batch_size`` rows, whatever the micro-batch size and the number of processes. No row is
-    truncated. Call it in a single process or in every process of a torchrun group.
+    Minimises the causal language-model loss on the traces with TRL's SFTTrainer. The loss of a step is the mean over
+    all trained tokens of its ``batch_size`` rows, independent of the micro-batch size and the number of processes. No
+    row is truncated. Call it in a single process or in every process of a torchrun group.
 
     Args:
-        config: settings of the training.
+        config: training settings.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         rows: Parquet file with the training rows.
         output_dir: folder to which the weights, the processor and the prompt template are written.
@@ -94,7 +94,7 @@ def train_sft(
 
 
 class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose loss and metrics do not depend on the division of a batch into micro-batches and processes."""
+    """SFTTrainer whose loss and metrics do not depend on how a batch is divided into micro-batches and among processes."""
 
     token_metrics = ("entropy", "mean_token_accuracy")
 
@@ -105,9 +105,9 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTr
         self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        """Return a sampler of whole batches in random order. The rows that remain in an epoch are skipped.
+        """Return a sampler that yields whole batches in random order and skips the remaining rows of an epoch.
 
-        Without it, the remaining rows would form a smaller batch if they fill a micro-batch.
+        The default sampler would form a smaller batch from the remaining rows if they fill a micro-batch.
         """
         rows = self.train_dataset if train_dataset is None else train_dataset
         arguments = self.args
@@ -117,7 +117,7 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTr
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a micro-batch. See :class:`trl.SFTTrainer`."""
         loss = super().compute_loss(model, inputs, *args, **kwargs)
-        tokens = (inputs["labels"][:, 1:] != -100).sum()  # position 0 has no prediction
+        tokens = (inputs["labels"][:, 1:] != -100).sum()  # Position 0 has no prediction.
         self.add_tokens(float(self.accelerator.reduce(tokens.to(torch.float64), reduction="sum")))
         return loss
 
@@ -130,15 +130,15 @@ def trace_lengths(dataset: Any, tokenizer: Any) -> TraceLengths:
 
 
 def _check_row_count(path: Path, rows: int, config: SftConfig, rows_per_pass: int, processes: int) -> None:
-    """Raise ConfigError if there are fewer rows than ``batch_size``, and several processes cannot share them equally.
+    """Raise ConfigError if there are fewer rows than ``batch_size`` and they cannot be divided evenly among several processes.
 
-    accelerate would repeat some of the rows, and these would have twice the weight of the others.
+    In this case, accelerate would repeat some rows, which would then have twice the weight of the others.
     """
     if processes == 1 or rows >= config.batch_size or rows % rows_per_pass == 0 or rows_per_pass % rows == 0:
         return
     raise ConfigError(
-        f"batch_size {config.batch_size}: {path} has only {rows} rows, which do not divide evenly among {processes} processes;"
-        f" set batch_size to at most {rows}, add rows or use one process"
+        f"batch_size {config.batch_size}: {path} has only {rows} rows, which cannot be divided evenly among "
+        f"{processes} processes; set batch_size to at most {rows}, add rows or use one process"
     )
 
 

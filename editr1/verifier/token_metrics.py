@@ -1,4 +1,4 @@
-"""Metrics of TRL's trainers that are means over tokens, whatever the layout of a batch."""
+"""Average metrics of TRL's trainers over tokens, so that the results do not depend on the layout of a batch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import ClassVar
 class TokenMetricsMixin:
     """Mixin for TRL trainers that averages metrics over all tokens since the last log entry.
 
-    TRL appends the mean over the tokens of one micro-batch (over all processes) to ``self._metrics``, and logs the mean of
-    these means. With traces of unequal length, the result depends on the micro-batch size. With this mixin, each micro-batch
-    has the weight of its number of tokens, so that the result is a sum over tokens divided once.
+    TRL appends the mean over the tokens of one micro-batch (over all processes) to ``self._metrics``, and logs the
+    mean of these means. With traces of unequal length, the result depends on the micro-batch size. With this mixin,
+    each micro-batch is weighted by its number of tokens, so the result is the mean over all tokens.
     """
 
     token_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics that are averaged over tokens."""
     maximum_metrics: ClassVar[tuple[str, ...]] = ()
-    """Names of the metrics of which the largest value is logged."""
+    """Names of the metrics whose largest value is logged."""
 
     def add_tokens(self, tokens: float) -> None:
         """Record the number of tokens, over all processes, of the micro-batch whose metrics were just appended."""

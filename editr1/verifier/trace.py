@@ -1,6 +1,6 @@
 r"""The format of a verifier's trace: reasoning, one 0/1 score per question, their average, and the final score.
 
-The format is that of arXiv 2604.27505 (section 3.1 and the prompts in the appendix)::
+The format follows arXiv 2604.27505 (section 3.1 and the prompts in the appendix)::
 
     <reasoning>
     [{"question": "Q1", "score": 1}, {"question": "Q2", "score": 0}]
@@ -30,8 +30,8 @@ _STRING: Final = re.compile(
 )
 """A string in double quotes, or in single quotes (group 1). A string that is not closed extends to the end of the text.
 
-Without the latter, the search would start again at every further quote, and its time would grow with the square of the
-length.
+Otherwise, the search would restart at every further quotation mark, and its time would be quadratic in the length of
+the text.
 """
 _ESCAPE: Final = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
@@ -47,8 +47,8 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
     each with the integer 0 or 1. Its average is in [0, 1] and its score in [0, 10]. White space between the parts is ignored.
 
     Returns:
-        A :class:`Verdict` if the trace is valid. Its average is the one in the trace and is not recomputed. Otherwise an
-        :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
+        A :class:`Verdict` if the trace is valid. Its average is taken from the trace and is not recomputed. Otherwise
+        an :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
     try:
         text.encode()
@@ -95,7 +95,7 @@ def format_trace(
         )
     parsed = parse_trace(text, principles)
     if isinstance(parsed, Unparsed):
-        raise ValueError(f"these values do not make a valid trace, correct them: {parsed.reason}")
+        raise ValueError(f"these values do not form a valid trace; correct them: {parsed.reason}")
     return text
 
 
@@ -174,7 +174,7 @@ def _answer_bits(answers: list[Any], principles: Sequence[Principle]) -> tuple[i
         if not isinstance(answer, dict) or set(answer) != {"question", "score"}:
             raise _Invalid(f"answer {index} is not an object with exactly the keys question and score")
         if answer["question"] != principle.question:
-            raise _Invalid(f"answer {index} is for another question: {_excerpt(str(answer['question']))}")
+            raise _Invalid(f"answer {index} is for a different question: {_excerpt(str(answer['question']))}")
         if type(answer["score"]) is not int or answer["score"] not in (0, 1):
             raise _Invalid(f"the score of answer {index} is neither 0 nor 1: {_excerpt(repr(answer['score']))}")
         bits.append(answer["score"])

@@ -1,7 +1,8 @@
-"""Lengths of the traces that a verifier was trained on, and the comparison of token limits with them.
+"""Record the lengths of the traces that a verifier was trained on, and compare token limits with them.
 
-SFT records the lengths in the folder of the verifier, and GCPO copies the record. A length limit that cuts traces off removes
-the score at their end. :func:`check_token_limit` is the only place that compares a limit with the record.
+SFT records the lengths in the folder of the verifier, and GCPO copies the record. If a token limit cuts a trace off,
+the score at the end of the trace is lost. :func:`check_token_limit` is the only place that compares a limit with the
+record.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logging.getLogger("editr1.verifier")
 
 
 class TraceLengths(BaseModel):
-    """Lengths, in tokens, of the traces in the rows of an SFT. The token that ends a trace is counted."""
+    """Lengths, in tokens, of the traces in the training rows of SFT. The token that ends a trace is included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +43,7 @@ class TraceLengths(BaseModel):
         return cls(rows=len(lengths), median=median, p95=p95, max=max(lengths))
 
     def save(self, folder: Path) -> Path:
-        """Write the record to the folder of a verifier and return its path."""
+        """Write the record to the folder of a verifier, and return the path of the file."""
         path = folder / TRACE_LENGTHS_FILE
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return path
@@ -62,7 +63,8 @@ def load_trace_lengths(model: str | Path) -> TraceLengths | None:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
         raise ConfigError(
-            f"{path}: not a valid record of trace lengths: {where}: {fault['msg']}; train again with SFT, or delete the file"
+            f"{path}: not a valid record of trace lengths: {where}: {fault['msg']}; train the verifier with "
+            "SFT again, or delete the file"
         ) from error
 
 
@@ -74,8 +76,9 @@ def check_token_limit(model: str | Path, limit: int, setting: str, *, must_parse
     Args:
         model: folder or Hugging Face Hub name of the verifier.
         limit: maximum number of tokens per trace.
-        setting: name of the setting with the limit, for the message.
-        must_parse: whether unreadable traces are an error. If not, a limit that is too small is only a warning.
+        setting: name of the setting with the limit, for error messages.
+        must_parse: whether traces that cannot be parsed are an error. If it is false, a limit that is too small only
+            causes a warning.
 
     Raises:
         ConfigError: ``must_parse`` is true and more than 5 % of the traces would be cut off before their score, or the record

@@ -40,7 +40,7 @@ from editr1.verifier.weights import check_adapter, load_weights
 
 _LANGUAGE: Final = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 _VISION: Final = r".*visual\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
-_TAIL: Final = 0.1  # the final metrics are means over this last fraction of the training
+_TAIL: Final = 0.1  # The final metrics are means over this last fraction of the training.
 
 
 def work_folder(output_dir: Path) -> Path:
@@ -77,7 +77,10 @@ def load_processing_for_training(config: VerifierTraining, model: str | Path) ->
 
 
 def load_for_training(config: VerifierTraining, model: str | Path) -> PreTrainedModel:
-    """Load the weights of a verifier for training. The training rows are checked before, because this takes long."""
+    """Load the weights of a verifier for training.
+
+    Call this after the training rows have been checked, because it takes long.
+    """
     with span(Span.LOAD, model=str(model)):
         network = load_model(model, dtype="float32")
         if on_cpu(config):
@@ -99,7 +102,7 @@ def context_limit(config: VerifierTraining, model: str | Path) -> int:
 
 
 def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
-    """Convert the settings that SFT and GCPO share into keyword arguments of ``TrainingArguments``.
+    """Convert the settings shared by SFT and GCPO to keyword arguments of ``TrainingArguments``.
 
     Checkpoints are written only when the number of completed steps is a multiple of ``boundary``.
     """
@@ -128,7 +131,7 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
         "save_steps": max(1, math.ceil(config.checkpoint_every / boundary)) * boundary,
         "save_total_limit": config.keep_checkpoints,
         "logging_steps": config.log_every,
-        "logging_first_step": True,  # so that a fault of the input model is distinguished from divergence
+        "logging_first_step": True,  # so that a defect of the input model is distinguished from divergence
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
@@ -153,7 +156,7 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
 
 
 class ResumeWeightsMixin:
-    """Mixin for trainers that loads the weights of a checkpoint with ``from_pretrained`` on a resume.
+    """Mixin for trainers that loads the weights of a checkpoint with ``from_pretrained`` when a training is resumed.
 
     transformers' Trainer copies tensors into the model by name, and only warns if no name matches. The names in a
     Qwen2.5-VL checkpoint differ from those in the model, so without this mixin a resumed training would start from the
@@ -229,14 +232,16 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         self._reported, self._time = state.global_step, time.monotonic()
         self._started = state.global_step
         self.history = [_finite(self._select_metrics(report)) for report in state.log_history if "loss" in report]
-        self._tokens = float(state.num_input_tokens_seen)  # GRPO continues this count after a resume; SFT restarts at 0
+        self._tokens = float(
+            state.num_input_tokens_seen
+        )  # After a resume, GRPO continues this count, but SFT restarts at 0.
         if state.is_world_process_zero:
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop the training if a stop was requested on any rank."""
         if state.global_step >= state.max_steps:
-            control.should_save = False  # the trained model is written next
+            control.should_save = False  # The trained model is written next.
         elif state.global_step % self._boundary == 0 and self._context.any_rank(self._hooks.should_stop()):
             self.stopped = control.should_save = control.should_training_stop = True
 
@@ -268,10 +273,11 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     def _divergence(self, args: TrainingArguments, state: TrainerState, loss: float, norm: float) -> str:
         """Return the message for a loss or a gradient that is not finite."""
         found = f"loss {loss:g} and gradient norm {norm:g} at step {state.global_step} of {state.max_steps}"
-        if state.global_step - self._started == 1:  # the weights are still those of the input
+        if state.global_step - self._started == 1:  # The weights are still those of the input model.
             return (
-                f"{found}, before the first update of the weights, so the learning rate is not the cause: the network cannot"
-                " compute finite values with the input model; check its weights, or try precision fp32"
+                f"{found}, before the first update of the weights, so the learning rate is not the cause: the "
+                "network does not compute finite values with the weights of the input model; check its weights, "
+                "or try precision fp32"
             )
         last = "" if self._finite_step is None else f", after loss {self._finite_loss:g} at step {self._finite_step}"
         return (
@@ -311,8 +317,8 @@ def run_training(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
         raise ConfigError(
-            f"learning_rate {config.learning_rate:g}: the training diverged, the weights after step"
-            f" {trainer.state.global_step} of {trainer.state.max_steps} are not finite; use a smaller learning rate"
+            f"learning_rate {config.learning_rate:g}: the training diverged: the weights after step "
+            f"{trainer.state.global_step} of {trainer.state.max_steps} are not finite; use a smaller learning rate"
         )
     if callback.stopped:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")

@@ -1,7 +1,7 @@
-"""Load the weights of a model, and refuse those that the library would complete or repair.
+"""Load the weights of a model, and reject checkpoints that are incomplete or do not match the model.
 
-transformers and diffusers initialize missing tensors at random, skip unexpected ones, and only log a warning.
-:func:`load_weights` is used for verifiers and for each component of an editor pipeline.
+For such checkpoints, transformers and diffusers only log a warning: they initialize missing tensors at random and
+skip unexpected tensors. :func:`load_weights` is used for verifiers and for each component of an editor pipeline.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _COMPLETE: Final = "use a complete checkpoint of this architecture"
 def load_weights(model_class: Any, source: str | Path, **options: Any) -> Any:
     """Load a model with ``model_class.from_pretrained`` from safetensors, and check that the weights are complete.
 
-    An adapter in a folder with complete weights is not applied, because such weights usually contain it already;
-    a warning names it.
+    An adapter in a folder with complete weights is not applied, because such weights usually contain the adapter
+    already. In this case, a warning is logged.
 
     Args:
         model_class: model class of transformers or diffusers.
@@ -36,8 +36,8 @@ def load_weights(model_class: Any, source: str | Path, **options: Any) -> Any:
         options: further arguments of ``from_pretrained``.
 
     Raises:
-        UnusableModel: the model cannot be loaded, tensors are missing, unexpected or of another shape, a tensor contains
-            NaN or infinity, or the folder has only an adapter.
+        UnusableModel: the model cannot be loaded, tensors are missing, unexpected or have the wrong shape, a tensor
+            contains NaN or infinity, or the folder contains only an adapter.
     """
     with explain_load_errors(source), _without_adapter(Path(source)) as folder:
         model, info = model_class.from_pretrained(
@@ -57,8 +57,8 @@ def require_finite(model: nn.Module, source: str | Path) -> None:
     bad = [name for name, weight in weights.items() if weight.is_floating_point() and not bool(weight.isfinite().all())]
     if bad:
         raise UnusableModel(
-            f"{source}: {len(bad)} of {len(weights)} tensors contain NaN or infinity, for example {first_of(bad)};"
-            " the checkpoint is damaged, so use another one"
+            f"{source}: {len(bad)} of {len(weights)} tensors contain NaN or infinity, for example {first_of(bad)}; "
+            "the checkpoint is damaged, so use a different checkpoint"
         )
 
 
@@ -77,7 +77,7 @@ def check_adapter(result: Any, source: str | Path) -> None:
 
 @contextmanager
 def explain_load_errors(source: str | Path) -> Iterator[None]:
-    """Convert the errors with which libraries report an unusable folder ``source`` to UnusableModel.
+    """Convert the exceptions that libraries raise for an unusable folder ``source`` to UnusableModel.
 
     Errors of the operating system, and of models on the Hugging Face Hub, are not converted.
     """
@@ -113,7 +113,7 @@ def _tensors(names: Sequence[str]) -> str:
 
 @contextmanager
 def _without_adapter(folder: Path) -> Iterator[Path | None]:
-    """Yield a folder with the files of ``folder`` except its adapter; None if ``folder`` has no adapter.
+    """Context manager that yields a folder with the files of ``folder`` except its adapter, or None if ``folder`` has no adapter.
 
     transformers would apply the adapter to the weights in the same folder.
     """

@@ -79,7 +79,7 @@ def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     plan = plan.update(stage, pods={**status.pods, **pods}, failures=failures, state=status.state, reason=status.reason)
     if not lost or failures <= stage.retries:
         return plan
-    message = f"pod {', '.join(lost)} was lost with its node, and no retry is left (retries: {stage.retries})"
+    message = f"pod {', '.join(lost)} was lost with its node, and no retries are left (retries: {stage.retries})"
     plan = plan.act(DeleteJob(stage.name, seen.uid))
     return plan.fail(stage, Reason.RETRIES_SPENT, message, code=ExitCode.KILLED)
 

@@ -224,7 +224,7 @@ def test_failure_of_the_proxy_is_reported() -> None:
             await client.complete(VlmConfig(), CHAT)
 
     with pytest.raises(
-        EndpointUnavailable, match=r"models\.example.*through the proxy of the environment.*127\.0\.0\.1:9"
+        EndpointUnavailable, match=r"models\.example.*through the proxy that the environment sets.*127\.0\.0\.1:9"
     ):
         run_async(work())
 

@@ -189,7 +189,7 @@ def test_killed_stage_is_retried_until_retries_are_exhausted(tmp_path: Path) -> 
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code, output
-    assert "no retry is left (retries: 1)" in output
+    assert "no retries are left (retries: 1)" in output
     assert [item.exit_code for item in files(tmp_path).attempts()] == [137, 137]
 
 

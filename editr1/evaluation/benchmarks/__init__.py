@@ -1,7 +1,7 @@
-"""Public benchmarks. Each one is scored with the rule of its authors and with the rule of this project.
+"""Public benchmarks. Each benchmark is scored with its authors' rule and with this project's rule.
 
 Benchmarks are not downloaded automatically. The user provides a local folder for each benchmark. The folder contains
-either the Parquet files from the Hugging Face Hub, or the JSON files and images that the authors published.
+either the Parquet files from the Hugging Face Hub, or the JSON files and images published by the authors.
 """
 
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, BenchmarkScorer, EditScorer

@@ -1,4 +1,4 @@
-"""Scoring of the edits of a public benchmark with a verifier."""
+"""Score the edits of a public benchmark with a verifier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editr1.data.types import EncodedImage, Principle, ScoreItem
 from editr1.evaluation.scoring import MIN_FAILURES, FailureTally, Scorer, score_in_batches, score_or_none
 
 NO_PRINCIPLES: Final = "no principles"
-"""Cause of an edit without a score whose case has no principles. The other causes are those of a ``ScoreFailure``."""
+"""Failure cause of an edit whose case has no principles. All other failure causes are defined by ``ScoreFailure``."""
 
 
 class BenchmarkEdit(NamedTuple):
@@ -31,7 +31,7 @@ Public benchmarks contain no principles, so a model has to generate them.
 
 
 class BenchmarkScorer:
-    """An :data:`EditScorer` that scores edits with a verifier, and counts those without a score by cause.
+    """An :data:`EditScorer` that scores edits with a verifier, and counts edits without a score by cause.
 
     Args:
         scorer: Function that scores edits with the verifier.
@@ -54,7 +54,7 @@ class BenchmarkScorer:
         self._known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 
     def __call__(self, edits: Sequence[BenchmarkEdit]) -> list[float | None]:
-        """Score ``edits``. Return one score per edit, in order, which is None if scoring failed.
+        """Score ``edits``. Return one score per edit, in order. A score is None if scoring failed.
 
         Raises:
             TooManyFailures: At least 20 edits have no score, and they are a larger fraction than ``max_failed_fraction``.

@@ -1,8 +1,8 @@
 """EditScore's EditReward-Bench (arXiv 2509.23909): comparisons of two edits by human annotators.
 
-The table "EditReward-Bench" in the Edit-R1 paper (arXiv 2604.27505) reports results on this benchmark. Each row is one
-comparison. The columns ``key`` and ``output_images`` are lists with two entries, of which the first belongs to the
-better edit. The other columns are ``instruction``, ``input_image``, ``task_type`` (13 types) and ``dimension``
+The table "EditReward-Bench" in the Edit-R1 paper (arXiv 2604.27505) reports results on this benchmark. Each row is
+one comparison. The columns ``key`` and ``output_images`` are lists with two entries, and the first entry belongs to
+the better edit. The other columns are ``instruction``, ``input_image``, ``task_type`` (13 types) and ``dimension``
 ("prompt_following", "consistency" or "overall"). Edits are resized to the size of the source image before scoring.
 """
 
@@ -109,7 +109,7 @@ class Comparison(NamedTuple):
 
 
 def comparison(row: EditScoreRow) -> Comparison:
-    """Return a row without its images, which might not fit into memory together."""
+    """Convert a row to a comparison without images, because the images of all rows may not fit into memory."""
     return Comparison(row.keys, row.task_type, row.dimension, hashlib.sha256(row.source).hexdigest())
 
 
@@ -124,8 +124,8 @@ def editscore_table(
     It excludes and counts comparisons with a missing score, except in the row "failed as wrong", where they count as
     wrong. A row has no value if none of its comparisons has both scores.
 
-    Comparisons of edits of one source image are resampled together. If all rows have the same source image, those that
-    share an edit are.
+    Comparisons of edits of one source image are resampled together. If all rows have the same source image,
+    comparisons that share an edit are resampled together instead.
     """
     comparisons = [comparison(row) if isinstance(row, EditScoreRow) else row for row in rows]
     groups = dict(zip(comparisons, _groups(comparisons), strict=True))
@@ -172,7 +172,7 @@ def _groups(rows: Sequence[Comparison]) -> list[str]:
 
 
 def _sharing_an_edit(rows: Sequence[Comparison]) -> list[str]:
-    """Return a name per row, which is equal for rows that are linked by common edits."""
+    """Return one group name per row. Rows that are linked by common edits have the same name."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -190,9 +190,10 @@ def _sharing_an_edit(rows: Sequence[Comparison]) -> list[str]:
 def _our_accuracy(
     pairs: Sequence[tuple[float, float, str]], failed: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
-    """Return the accuracy of ``pairs``: strict, with half credit for ties, and strict with further pairs as wrong.
+    """Return three accuracies: strict, with half credit for ties, and strict with failed pairs counted as wrong.
 
-    A pair consists of two scores and the group in which it is resampled. ``failed`` has the group of each further pair.
+    Each entry of ``pairs`` consists of two scores and the bootstrap group of the pair. ``failed`` contains the
+    bootstrap group of each failed pair.
     """
     if not pairs:
         return None, None, None

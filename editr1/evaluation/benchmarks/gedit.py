@@ -1,8 +1,8 @@
 """GEdit-Bench (Step1X-Edit, arXiv 2504.17761): a benchmark of image editors with instructions from real users.
 
-There are 11 types of instructions. A VLM judge rates the semantic consistency (SC) and the perceptual quality (PQ) of
-each edit with the prompts of VIEScore; see :mod:`editr1.evaluation.judge`. The Edit-R1 paper (arXiv 2604.27505) reports
-results on the full English set.
+The benchmark has 11 types of instructions. A VLM judge rates the semantic consistency (SC) and the perceptual quality
+(PQ) of each edit with the prompts of VIEScore; see :mod:`editr1.evaluation.judge`. The Edit-R1 paper (arXiv
+2604.27505) reports results on the full English set.
 
 The columns are ``task_type``, ``key``, ``instruction``, ``instruction_language``, ``input_image``, ``input_image_raw``
 and ``Intersection_exist``. Edits are stored as ``fullset/<task_type>/<language>/<key>.png``.
@@ -62,7 +62,7 @@ class GEditItem(NamedTuple):
 
 
 class GEditRatings(NamedTuple):
-    """The judge's answers about one edit: ``sc`` for semantic consistency and ``pq`` for perceptual quality.
+    """The judge's answers for one edit: ``sc`` for semantic consistency and ``pq`` for perceptual quality.
 
     Both are None if there is no edited image. ``source`` is the SHA-256 of the source image's file.
     """
@@ -160,8 +160,8 @@ def judge_gedit(
 def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
     """Return the semantic consistency SC, the perceptual quality PQ and the overall score O = sqrt(SC * PQ).
 
-    The judge gives two ratings for SC and two for PQ. SC and PQ are the lower one of their two ratings. Each metric is
-    averaged over the edits of a type and then over the types.
+    The judge gives two ratings for SC and two for PQ. SC and PQ are each the lower of their two ratings. Each metric
+    is averaged over the edits of a type and then over the types.
 
     The published rule excludes missing edits and answers that cannot be parsed. The authors' scripts give some of these
     answers random ratings, but this implementation does not. Our rule scores a missing edit with 0, and excludes and

@@ -1,4 +1,4 @@
-"""Evaluation of a verifier on a public benchmark of human preferences."""
+"""Evaluate a verifier on a public benchmark of human preferences."""
 
 from __future__ import annotations
 

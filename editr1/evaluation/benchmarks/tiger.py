@@ -1,7 +1,7 @@
 """TIGER's EditReward-Bench (arXiv 2509.26346): human rankings of 2, 3 or 4 edits of one case.
 
 The K edits of one case form a group. Each row is a comparison of two edits of a group, with the columns ``id``,
-``dataset`` ("2pair", "3pair" or "4pair", which gives K), ``instruction``, ``source_image``, ``candidate_1``,
+``dataset`` ("2pair", "3pair" or "4pair", which determines K), ``instruction``, ``source_image``, ``candidate_1``,
 ``candidate_2``, ``comparison_type`` (such as "AvsB") and ``ranking`` (such as "B>A" or "A=B"). At K = 2, the ``id``
 identifies the group. At K = 3 and 4, the part of the ``id`` before the first "_" identifies the group.
 """
@@ -52,7 +52,7 @@ class TigerGroup:
 
     @property
     def letters(self) -> str:
-        """The letters that name the edits of the group: "AB", "ABC" or "ABCD"."""
+        """The letters of the edits in the group: "AB", "ABC" or "ABCD"."""
         return _LETTERS[: self.k]
 
 
@@ -147,10 +147,10 @@ def tiger_table(
     it uses epsilon only for pairs that people labelled as ties, and ranks all other pairs without it. If two edits have
     equal scores, the one with the later letter is ranked higher. A group with a missing score counts as wrong.
 
-    Our rule uses the argument ``epsilon``. If it is None, the pairs are split in half by the digests of their ids, and
-    each half uses the epsilon that was tuned on the other half. At K = 3 and 4, a group with equal scores counts as
-    wrong. A group with a missing score is excluded and counted, except in the rows "failed as wrong", where it counts as
-    wrong. A row has no value if none of its groups has all scores.
+    Our rule uses the argument ``epsilon``. If it is None, the pairs are split in half by the digests of their ids,
+    and each half uses the epsilon that was tuned on the other half. At K = 3 and 4, a group with equal scores counts
+    as wrong. A group with a missing score is excluded and counted, except in the rows "failed as wrong", where it
+    counts as wrong. A row has no value if each of its groups has a missing score.
 
     Groups of edits of one source image are resampled together.
     """
@@ -202,9 +202,9 @@ def tiger_table(
 class _Credits(NamedTuple):
     """Credit per group of ``k`` edits under each rule: 1 if the scores agree with the human ranking, otherwise 0.
 
-    The groups with all scores are first. ``ours`` has only these. ``sources`` names the source image of each group.
-    ``published_overall`` is the credit that the published rule gives in the row "overall", where K = 2 is scored
-    differently.
+    Groups in which every edit has a score come first, and ``ours`` contains only these groups. ``sources`` identifies
+    the source image of each group. ``published_overall`` is the credit that the published rule gives in the row
+    "overall", where K = 2 is scored differently.
     """
 
     k: int
@@ -228,7 +228,7 @@ def _credits(
     scored = [(g, s) for g, s, ok in zip(groups, scores, complete, strict=True) if g.k == k and ok]
     incomplete = [0.0] * sum(g.k == k and not ok for g, ok in zip(groups, complete, strict=True))
     if not scored:
-        # No group of this size has a value of its own, but each one counts as wrong in the row "overall".
+        # Groups of this size have no row of their own, but each group counts as wrong in the row "overall".
         return _Credits(k, [], incomplete if any(complete) else [], [], ordered)
     ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in scored]
     if k > 2:

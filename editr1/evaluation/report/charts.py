@@ -1,4 +1,4 @@
-"""Charts of the report: curves as inline SVG, and the bars of the timeline.
+"""Draw the charts of the report: curves as inline SVG, and the bars of the timeline.
 
 Colours come from CSS classes of the page. All text is escaped by :class:`markupsafe.Markup`.
 """
@@ -26,7 +26,7 @@ _SMOOTH_FROM = 30
 class Bar(NamedTuple):
     """A bar of the timeline. ``left`` and ``width`` are its position and length in percent of the run's duration.
 
-    ``title`` is its tooltip. ``ok`` is False if the stage or part that the bar shows has failed.
+    ``title`` is its tooltip. ``ok`` is False if the stage or the part of a stage has failed.
     """
 
     left: float
@@ -98,9 +98,10 @@ def line_chart(
 ) -> Markup:
     """Draw a curve, or two curves on the same axes, as SVG.
 
-    If 30 or more values fluctuate, they are drawn as a thin line, with their running mean on top, which a label names. Of
-    a curve with more than 1,000 points, the lowest and the highest value of each section are drawn. Values that are not
-    finite leave a gap in the curve. If ``points`` has no finite value, return an empty string.
+    If a curve has at least 30 values and fluctuates, it is drawn as a thin line, and its running mean is drawn on top
+    with a label. If a curve has more than 1,000 points, only the lowest and the highest value of each section are
+    drawn. Values that are not finite cause a gap in the curve. If ``points`` has no finite value, return an empty
+    string.
 
     Args:
         name: Name of the curve.
@@ -137,7 +138,10 @@ def line_chart(
 
 
 def _tooltips(points: Sequence[Point], axes: _Axes, x_label: str) -> list[Markup]:
-    """Return about 40 invisible circles along a curve. The tooltip of a circle gives the value of the curve there."""
+    """Return about 40 invisible circles along a curve.
+
+    The tooltip of each circle shows the value of the curve at that position.
+    """
     found: list[Markup] = []
     for x, y in points[:: max(1, len(points) // 40)]:
         if math.isfinite(y):
@@ -209,7 +213,7 @@ def _bar(item: TimeSpan, start: float, duration: float) -> Bar:
 
 
 def _covered(items: Sequence[TimeSpan]) -> float:
-    """Return the total time in seconds that the spans cover. Time that several spans cover counts once."""
+    """Return the total time in seconds covered by the spans. Time covered by several spans counts once."""
     total, reached = 0.0, -math.inf
     for item in sorted(items, key=lambda s: s.start):
         total += max(0.0, item.end - max(item.start, reached))
@@ -218,7 +222,10 @@ def _covered(items: Sequence[TimeSpan]) -> float:
 
 
 def _fluctuates(points: Sequence[Point]) -> bool:
-    """Return True if the curve turns at more than every tenth point, unlike a learning rate or a running count."""
+    """Return True if the curve changes direction at more than a tenth of its points.
+
+    Learning rates and running counts do not.
+    """
     steps = [b - a for (_, a), (_, b) in pairwise(points) if b != a]
     return sum(a * b < 0 for a, b in pairwise(steps)) > len(points) / 10
 
@@ -228,7 +235,7 @@ def _legend(text: str) -> Markup:
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
-    """Return at most 1,000 of the points, unchanged: the lowest and the highest of each section, and the last one."""
+    """Return at most 1,000 of the points, without changing them: the lowest and the highest point of each section, and the last point."""
     run = math.ceil(2 * len(points) / (_MAX_POINTS - 1))
     if len(points) <= _MAX_POINTS:
         return list(points)

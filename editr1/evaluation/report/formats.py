@@ -1,4 +1,4 @@
-"""Formatting of numbers, times and digests for display."""
+"""Format numbers, times and digests for display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_MEASURED = "not measured"
 def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
     """Format a number with a typographic minus sign and, from 10,000, thin spaces as thousands separators.
 
-    None, NaN and infinity give "not measured".
+    None, NaN and infinity are formatted as "not measured".
     """
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
@@ -50,7 +50,7 @@ def count(value: Estimate | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Format a duration in seconds, such as "4 min 05 s". None, NaN and infinity give "not measured"."""
+    """Format a duration in seconds, such as "4 min 05 s". None, NaN and infinity are formatted as "not measured"."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else format_duration(value)
 
 

@@ -1,4 +1,4 @@
-"""The three headline metrics at the top of the report, each with its confidence interval and the meaning of this interval."""
+"""The three headline metrics at the top of the report, each with its confidence interval and an explanation of the interval."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from editr1.evaluation.report.model import ReportData, VerifierMetrics
 Verdict = Literal["clear", "worse", "open", "none"]
 """Position of a metric's confidence interval relative to the baseline.
 
-"clear" means above the baseline, "worse" below it, and "open" that the interval includes the baseline. "none" means
-that the metric was not measured.
+"clear" means that the interval is above the baseline, "worse" that it is below the baseline, and "open" that it
+includes the baseline. "none" means that the metric was not measured.
 """
 
 
 class Ruler(NamedTuple):
-    """Positions on a ruler, in percent of its width. A ruler is the scale that is drawn below a metric.
+    """Positions on a ruler, in percent of its width. A ruler is the scale drawn below a metric.
 
-    ``low`` and ``high`` are the ends of the confidence interval. ``value`` is the estimate, ``mark`` the baseline, and
-    ``ceiling`` the largest value that can be expected, or None. ``ends`` contains the labels of the ruler's left end, the
-    baseline and the ruler's right end.
+    ``low`` and ``high`` are the ends of the confidence interval. ``value`` is the estimate, ``mark`` is the baseline,
+    and ``ceiling`` is the largest value that can be expected, or None. ``ends`` contains the labels of the ruler's
+    left end, the baseline and the ruler's right end.
     """
 
     low: float
@@ -36,7 +36,8 @@ class Ruler(NamedTuple):
 class Headline(NamedTuple):
     """A headline metric of the report: its texts, and its ruler, which is None if the metric was not measured.
 
-    ``caveat`` says what the confidence interval does not cover. ``ceiling`` is the label of the ruler's ceiling.
+    ``caveat`` describes the variation that the confidence interval does not cover. ``ceiling`` is the label of the
+    ruler's ceiling.
     """
 
     title: str
@@ -56,7 +57,7 @@ class _Style:
 
     Attributes:
         title: Title of the metric.
-        items: What the confidence interval is over.
+        items: Items over which the confidence interval is computed.
         unit: Unit that is displayed after the value.
         note: Text that is displayed after the confidence interval and the number of items.
         factor: Factor by which the estimate is multiplied for display.
@@ -100,8 +101,8 @@ TRUE_SCORE = (
 )
 """Definition of the ground-truth score of the shapes dataset (:func:`editr1.shapes.truth.rubric`)."""
 
-SEEDS = "Quickstart trainings with other seeds differ by about 2 points (docs/reproduction.md)."
-OTHER_SEEDS = "A training with another seed gives another result, which the interval does not cover."
+SEEDS = "Quickstart training runs with different seeds differ by about 2 points (docs/reproduction.md)."
+OTHER_SEEDS = "The interval does not include the variation between training runs with different seeds."
 
 
 def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
@@ -183,7 +184,7 @@ def _headline(
         verdict,
         explanation,
         ruler(value, style.factor, style.baseline, style.ends, ceiling),
-        f"The interval is over the {style.items} of one training. {seeds}",
+        f"The interval describes the variation over the {style.items} for one training run. {seeds}",
         "" if ceiling is None else f"{formats.number(ceiling, 0)} labels",
     )
 

@@ -1,4 +1,4 @@
-"""Images of the report, embedded in the page as data URIs."""
+"""Embed the images of the report in the page as data URIs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from editr1.data.images import decode_image, encode_png
 
 MAX_PIXELATED_SIDE = 128
-"""Images whose longest side has at most this many pixels are drawn without interpolation."""
+"""Maximum length in pixels of the longest side of an image that is drawn without interpolation."""
 
 MAX_SIDE = 720
 """Longest side of an embedded image in pixels; larger images are downscaled."""

@@ -1,4 +1,7 @@
-"""The lineage graph of the report: artifacts as boxes, and from which others they were made, as inline SVG."""
+"""Draw the lineage graph of the report as inline SVG.
+
+Artifacts are boxes, and edges lead to the artifacts that were made from them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _LANE_GAP = 12
 _SWEEPS = 8
 
 Place = str | tuple[int, int]
-"""A place in a column: the digest of an artifact, or (number of an edge, column) where the edge passes through."""
+"""An entry of a column: the digest of an artifact, or (edge number, column) for an edge that passes through the column."""
 
 
 @dataclass
@@ -37,8 +40,8 @@ class _Layout:
 def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
     """Draw the lineage graph of artifacts as SVG. Every artifact is to the right of its parents.
 
-    An edge that spans several columns passes between the boxes of the columns in between, and never behind a box. An edge
-    is not drawn if its parent or child is not one of ``nodes``.
+    An edge that spans several columns passes between the boxes of the columns in between, and never behind a box. An
+    edge is not drawn if its parent or its child is not in ``nodes``.
     """
     if not nodes:
         return Markup("")

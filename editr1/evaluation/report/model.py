@@ -1,4 +1,4 @@
-"""The data of a report. None stands for a value that was not measured and is displayed as "not measured"."""
+"""The data of a report. A value that was not measured is None, and is displayed as "not measured"."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Point = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base class of the report's data. Instances are immutable, and unknown fields are refused.
+    """Base class of the report's data.
 
-    In JSON, images are base64 strings. Some fields keep an older name in JSON, so that evaluations that were stored
-    with this name can still be read.
+    Instances are immutable, and unknown fields are rejected. In JSON, images are base64 strings, and some fields have
+    an older name, so that stored evaluations can still be read.
     """
 
     model_config = ConfigDict(
@@ -51,7 +51,8 @@ class RunHeader(Part):
 class StageMetric(Part):
     """A named metric of a stage: a number with its unit, an estimate, or text.
 
-    ``note`` says over what it was averaged or counted. ``signed`` is True for a difference, which is shown with its sign.
+    ``note`` describes the items over which it was averaged or counted. ``signed`` is True for a difference, which is
+    shown with its sign.
     """
 
     name: str
@@ -69,7 +70,7 @@ class StageCurve(Part):
         name: Title of the metric.
         points: Points (x, y), sorted by x. The curve has a gap where y is not finite.
         unit: Unit of y.
-        phase: Phase of the stage in which the metric was recorded; empty if the stage has one phase only.
+        phase: Phase of the stage in which the metric was recorded; empty if the stage has only one phase.
         x_label: What x counts, such as "step".
     """
 
@@ -91,7 +92,7 @@ class StageReport(Part):
         seconds: Total run time of all attempts in seconds.
         attempts: Number of attempts to run the stage.
         metrics: Final metrics of the stage.
-        curves: Metrics during the stage, those that matter first.
+        curves: Metrics during the stage, with the most important ones first.
         inputs: Digests of the input artifacts, by the name of the input.
         outputs: Digests of the output artifacts, by the name of the output.
     """
@@ -132,7 +133,7 @@ class VerifierMetrics(Part):
         accuracy: Pairwise accuracy, or None if no pair has scores of both edits.
         num_pairs: Number of pairs in which people preferred one edit, whether they were scored or not.
         failed_pairs: Number of these pairs in which at least one edit has no score.
-        num_edits: Number of edits that the verifier was asked to score. It is two per pair.
+        num_edits: Number of edits that were sent to the verifier for scoring, which is two per pair.
         failures: Number of edits without a score, by cause, such as "unparsed".
         first_failure: Reason why the first of these edits has no score.
         verdicts: Fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
@@ -152,7 +153,7 @@ class VerifierMetrics(Part):
 
 
 class VerifierGain(Part):
-    """Metrics of the verifier after RL (RL-RRM) minus metrics of the verifier after SFT (SFT-RRM).
+    """Differences in metrics between the verifier after RL (RL-RRM) and the verifier after SFT (SFT-RRM).
 
     Both verifiers scored the same pairs. The differences are in [-1, 1]. For ``ties`` and ``inverted``, a negative
     difference is an improvement.
@@ -260,7 +261,7 @@ class BenchmarkTable(Part):
         unit: Unit that is displayed after the metrics' names.
         unparsed: Number of edits that the judge did not rate, because it refused or its answer could not be parsed.
         missing: Number of items without a score or an edited image.
-        num_edits: Number of edits that the verifier or the judge was to score.
+        num_edits: Number of edits that were to be scored by the verifier or the judge.
         failures: Number of these edits without a score, by cause: "unparsed", "refused" (by the judge), "no principles"
             or another cause of a ScoreFailure.
         first_failure: Reason why the first of these edits has no score.
@@ -298,7 +299,7 @@ class LineageEdge(Part):
 
 
 class SummaryLine(Part):
-    """An answer to a reader's first question about a run, such as what was trained."""
+    """An answer to one of the first questions that a reader has about a run, such as what was trained."""
 
     title: str
     text: str
@@ -310,18 +311,18 @@ class ReportData(Part):
     Attributes:
         run: The run that the report describes.
         truth: Source of the ground truth: "shapes" for the shapes dataset, or "none".
-        summary: Answers to a reader's first questions.
+        summary: Answers to the first questions that a reader has about the run.
         stages: The stages of the run, in the order in which they started.
         timeline: The stages and their parts over time.
         verifiers: Metrics of the verifiers.
-        verifier_gain: Metrics of the verifier after RL minus those of the verifier after SFT.
+        verifier_gain: Differences in metrics between the verifier after RL and the verifier after SFT.
         label_agreement: Accuracy of the ground truth on the same preference pairs, with half credit for ties: no verifier
             can be expected to be more accurate than this.
         flip_rate: Fraction of the preferences that are wrong on purpose, if they are simulated.
         editor: Metrics of the editor before and after RL.
         gallery: Example cases.
         benchmarks: Results on public benchmarks.
-        nodes: Artifacts of the run and those from which they were made.
+        nodes: Artifacts of the run, and the artifacts from which they were made.
         edges: Links between these artifacts.
         notes: Remarks that are shown at the top.
     """

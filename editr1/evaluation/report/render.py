@@ -1,4 +1,4 @@
-"""Rendering of :class:`ReportData` as one self-contained HTML file."""
+"""Render :class:`ReportData` as one self-contained HTML file."""
 
 from __future__ import annotations
 

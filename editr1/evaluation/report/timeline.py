@@ -1,4 +1,4 @@
-"""The timeline of a run, read from the span files that telemetry writes."""
+"""Read the timeline of a run from the span files written by :mod:`editr1.telemetry`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Client of the Kubernetes API for the editr1 commands and the operator."""
+"""Client for the Kubernetes API, used by the editr1 commands and by the operator."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LOG_CHUNK_BYTES = 4096
 
 
 class KubernetesClient:
-    """Thread-safe, blocking client of the API server of one cluster.
+    """Thread-safe, blocking client for the API server of one cluster.
 
     Unless its docstring states otherwise, a method raises :class:`RequestRefused` if the API server rejects the request, and
     :class:`ClusterUnreachable` if the server does not respond.
 
     Attributes:
-        namespace: Namespace in the cluster settings, else the one in the kubeconfig context or of the pod, else ``default``.
+        namespace: Namespace from the cluster settings, else from the kubeconfig context or the pod, else ``default``.
         server: URL of the API server.
     """
 
@@ -178,7 +178,7 @@ class KubernetesClient:
         self._request("DELETE", _resource(kind).path(namespace), body, query=[("labelSelector", selector)])
 
     def missing_kinds(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of ``kinds`` that are not installed in the cluster."""
+        """Return the kinds in ``kinds`` that are not installed in the cluster."""
         missing = []
         for kind in kinds:
             resource = _resource(kind)
@@ -314,7 +314,7 @@ def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
         return settings, chosen["context"].get("namespace")
     except (ConfigException, OSError) as error:
         raise ClusterError(f"no cluster is configured: {error}; {remedy}") from None
-    except Exception as error:  # a malformed kubeconfig raises nearly every exception type
+    except Exception as error:  # A malformed kubeconfig raises nearly every exception type.
         file = kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")
         cause = f"{type(error).__name__}: {root_cause(error)}"
         raise ClusterError(f"no cluster is configured: {file} is not a valid kubeconfig: {cause}; {remedy}") from None

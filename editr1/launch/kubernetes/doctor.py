@@ -83,7 +83,7 @@ def _permissions(connection: Connection) -> Iterator[Finding]:
     ]
     where = f"in namespace {connection.api.namespace}"
     detail = (
-        f"the current user lacks these permissions {where}: {', '.join(missing)}"
+        f"the current user does not have these permissions {where}: {', '.join(missing)}"
         if missing
         else f"the current user has all permissions that a run needs {where}"
     )

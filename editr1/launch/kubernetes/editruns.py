@@ -28,7 +28,10 @@ from editr1.runs.spec import API_VERSION, RunBody, RunSpec
 REVISION_ANNOTATION = "editr1.dev/git-revision"
 COMMAND_ANNOTATION = "editr1.dev/command"
 REPLACE_ANNOTATION = "editr1.dev/replace"
-"""Annotation of an EditRun; with the value "true", the record of another run with the same name is replaced."""
+"""Annotation of an EditRun.
+
+If its value is "true", the existing record of a different run with the same name is replaced.
+"""
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 DELETE_SECONDS = 120.0
@@ -78,12 +81,13 @@ class EditRuns:
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
     def apply(self, spec: RunSpec, annotations: Mapping[str, str], *, replace: bool = False) -> bool:
-        """Create the run. A failed run of the same name and spec is replaced; with ``replace``, any run that has ended.
+        """Create the run.
 
-        Returns False if an identical run already exists and has not failed.
+        A failed run with the same name and spec is replaced. With ``replace``, any run with the same name that has
+        ended is replaced. Returns False if an identical run already exists and has not failed.
 
         Raises:
-            ClusterError: a run of the same name with a different spec exists, or the cluster rejects the run.
+            ClusterError: a run with the same name and a different spec exists, or the cluster rejects the run.
         """
         name = spec.metadata.name
         existing = self.get(name)
@@ -275,6 +279,6 @@ def _parsed(body: Mapping[str, Any]) -> EditRun:
 
 
 def _same_except_suspend(one: RunBody, other: RunBody) -> bool:
-    """Return True if all fields of two specs except ``suspend`` are equal."""
+    """Return True if two specs are identical except for the field ``suspend``."""
     excluded = {"suspend"}
     return one.model_dump(mode="json", exclude=excluded) == other.model_dump(mode="json", exclude=excluded)

@@ -58,12 +58,15 @@ def server_message(error: Any) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the last part of an error message, such as ``c`` of ``a: b: c``. The last part describes the original cause."""
+    """Return the last part of an error message, such as ``c`` in ``a: b: c``, which describes the original cause."""
     return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
 
 
 def missing_kind(kind: str, version: str) -> str:
-    """Return the error message for a kind that is not installed in the cluster. It says what to install."""
+    """Return the error message for a kind that is not installed in the cluster.
+
+    The message states what to install.
+    """
     hints = {
         "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",

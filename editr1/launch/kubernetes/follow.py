@@ -53,7 +53,7 @@ def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[
                         _keep_following(api, pod, followers, lines)
                 ended = all(state_of(api.release(release)).phase in _ENDED for release in releases)
             except ClusterError:
-                pass  # the next poll retries the requests
+                pass  # The next poll retries the requests.
         try:
             yield lines.get(timeout=0.5)
         except queue.Empty:
@@ -76,7 +76,7 @@ class _Follower:
             stamp, _, text = line.partition(" ")
             at = _seconds(stamp)
             if at is not None and at <= self.last:
-                continue  # already printed before the stream was interrupted
+                continue  # This line was already printed before the stream was interrupted.
             self.last = at or self.last
             self._lines.put(f"{self._pod.name} | {text}")
 

@@ -51,14 +51,15 @@ class Target:
 def chart_folder(chart: str) -> Path:
     """Return the folder of a chart that ships with editr1.
 
-    The folder is a temporary copy in which symbolic links are replaced by files, because Helm warns about symbolic links.
+    The folder is a temporary copy in which symbolic links are replaced with files, because Helm warns about symbolic
+    links.
 
     Raises:
         ConfigError: editr1 ships no chart with that name.
     """
     if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
         raise ConfigError(f"chart {chart!r} does not exist in the installed editr1 package; reinstall editr1")
-    with _COPYING:  # of two concurrent copies, one would be garbage-collected and deleted while it is in use
+    with _COPYING:  # With two copies, one would be deleted while it is in use.
         copies = _copies()
     return Path(copies.name) / chart
 

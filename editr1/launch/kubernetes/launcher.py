@@ -86,18 +86,19 @@ class KubernetesLauncher:
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
     def record_fields(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Return the names of the release, the container image and the chart, for the record of the stage."""
+        """Return the release name, the container image and the chart, for the record of the stage."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
         """Install the release.
 
-        If a release of this name already runs the same job, it keeps running, and its handle is returned. If it runs a different job
-        of the same stage, it is replaced. If the API server is unreachable, the installation is retried for up to two minutes.
+        If a release with this name already runs the same job, it keeps running, and its handle is returned. If the
+        release runs a different job of the same stage, it is replaced. If the API server is unreachable, the
+        installation is retried for up to two minutes.
 
         Raises:
-            ConfigError: a release of this name exists and does not belong to this stage of this run.
+            ConfigError: a release with this name exists and does not belong to this stage of this run.
             ClusterUnreachable: the API server did not respond for two minutes.
         """
 
@@ -120,7 +121,9 @@ class KubernetesLauncher:
         chart = self._helm.releases(self._api.target).get(request.release)
         if chart is not None:
             installed = self._installed_job(request.release)
-            incomplete = not installed and chart.startswith(f"{request.chart}-")  # its installation was interrupted
+            incomplete = not installed and chart.startswith(
+                f"{request.chart}-"
+            )  # The installation of the release was interrupted.
             if not incomplete and (installed.get("run"), installed.get("stage")) != (job.run, job.stage):
                 raise ConfigError(
                     f"release {request.release!r} already exists and does not belong to stage {job.stage} of run"
@@ -184,7 +187,7 @@ class KubernetesLauncher:
         return Observation(True, ready_urls=urls, note=state.reason)
 
     def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
-        """Return why the stage failed. Its last error message in the artifact store is appended, if there is one."""
+        """Return the reason why the stage failed, followed by the stage's last error message in the artifact store, if there is one."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:

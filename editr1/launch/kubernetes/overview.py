@@ -73,7 +73,7 @@ def live_files(connection: Connection, job: JobView) -> LiveFiles | None:
 
 
 def explain(stage: StageOverview) -> str:
-    """Return a sentence that says what the stage is doing, or why it is not running."""
+    """Return a sentence that describes what the stage is doing, or why it is not running."""
     state, name = stage.state, stage.job.name
     if state.phase is Phase.FAILED:
         last_error = next((item.reason for item in reversed(stage.attempts) if item.reason), "")

@@ -1,7 +1,7 @@
 """Hide secrets in Kubernetes objects and in text. All functions are pure.
 
-Environment variables, program arguments and annotations are hidden unless their name is on a list of harmless ones, because
-nobody can list the names that secrets have. In free text, which has no names, the usual forms of secrets are hidden.
+Environment variables, program arguments and annotations are hidden unless their name is on a list of harmless names,
+because a list of all names of secrets cannot be complete. In free text, the usual forms of secrets are hidden.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ _SECRET_FLAG = re.compile(rf"(?i)(--?[\w-]{{0,40}}(?:{_SECRET})[\w-]{{0,40}}\s+)
 
 
 def redacted(value: Any) -> Any:
-    """Return a copy of a JSON value in which every value that may be secret is replaced by ``[redacted]``.
+    """Return a copy of a JSON value in which every value that may be secret is replaced with ``[redacted]``.
 
     - Environment variables (``{"name", "value"}``, or a mapping under ``env``), program arguments (a list under ``args`` or
       ``command``) and annotations are hidden unless their name is known to be harmless.
-    - Below a key whose name suggests a secret, every text is hidden. The data of a Secret is hidden.
+    - Every text below a key whose name suggests a secret is hidden. The data of a Secret is hidden.
     - Text that contains JSON is treated in the same way, and other text as in :func:`redacted_text`.
     """
     if isinstance(value, Mapping):
@@ -80,10 +80,10 @@ def redacted(value: Any) -> Any:
 
 
 def redacted_text(text: str) -> str:
-    """Return ``text`` without secrets of the usual forms.
+    """Return ``text`` with secrets in the usual forms removed.
 
-    These are credentials and parameters of URLs, private keys, keys of well-known services, values of fields, arguments and
-    headers whose name suggests a secret, and environment variables that are not known to be harmless.
+    These are credentials and parameters of URLs, private keys, keys of well-known services, values of fields,
+    arguments and headers whose name suggests a secret, and environment variables that are not known to be harmless.
     """
     text = _PRIVATE_KEY.sub(REDACTED, text)
     text = _USER_IN_URL.sub(rf"\g<1>{REDACTED}@", text)
@@ -135,7 +135,7 @@ def _redacted_arguments(arguments: Sequence[Any]) -> list[Any]:
 
 
 def _hidden(value: Any) -> Any:
-    """Return ``value`` with every text in it hidden. Numbers stay, for example ``max_tokens``."""
+    """Return ``value`` with every text in it hidden. Numbers, for example ``max_tokens``, are not hidden."""
     if isinstance(value, Mapping):
         return {key: _hidden(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -107,7 +107,7 @@ def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
         return None
     try:
         given = answer.json()
-    except ValueError:  # not JSON, such as the login page of a proxy
+    except ValueError:  # The response is not JSON but, for example, the login page of a proxy.
         return None
     token = given.get("token") or given.get("access_token") if isinstance(given, dict) else None
     return token if isinstance(token, str) else None

@@ -9,7 +9,7 @@ from editr1.runs.spec import API_VERSION
 PART_OF = "app.kubernetes.io/part-of=editr1"
 """Label selector that matches every object of the charts of this project."""
 INSTANCE = "app.kubernetes.io/instance"
-"""Key of the label that gives the release of an object."""
+"""Key of the label that contains the release name of an object."""
 EDITRUN, EDITRUNS = "EditRun", "editruns"
 """Kind and plural name of the custom resource of a run."""
 

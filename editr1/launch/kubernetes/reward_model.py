@@ -1,4 +1,4 @@
-"""Find out which reward model a stage on a cluster uses, from this machine and without a running replica."""
+"""Determine which reward model a stage on a cluster uses, without sending a request to the reward service."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from editr1.runs.resolve import resolve_reference
 from editr1.serving.identity import RewardIdentity, is_model_digest, reward_identity
 
 MODEL_ANNOTATION = "editr1.dev/reward-model"
-"""Annotation of a reward Deployment with the reference of its model: a digest, or what ``helm install`` was given."""
+"""Annotation of a reward Deployment that contains the reference of its model: a digest, or the reference passed to ``helm install``."""
 SETTINGS_ANNOTATION = "editr1.dev/reward-settings"
-"""Annotation of a reward Deployment with the settings of its server as JSON, without defaults."""
+"""Annotation of a reward Deployment that contains the settings of its server as JSON, without defaults."""
 
 
 def with_reward(job: StageJob, api: ClusterNamespace, store: ArtifactStore) -> StageJob:
-    """Return ``job`` with the identity of its reward model, if a reward Deployment of the namespace serves it.
+    """Return ``job`` with the identity of its reward model, if a reward Deployment in the namespace serves it.
 
-    The identity is read from the annotations of the Deployment, so that it is known while the service has no replica. A job that
-    states the digest, or whose reward is not served by a Deployment of the namespace, is returned unchanged.
+    The identity is read from the annotations of the Deployment, so it is known even if the service has no running
+    replica. A job is returned unchanged if it already contains the digest, or if no Deployment in the namespace
+    serves its reward.
 
     Raises:
-        ConfigError: there is no such Deployment, or it does not state its model.
+        ConfigError: there is no such Deployment, or its annotations do not contain its model.
     """
     if job.reward_digest is not None or not KINDS[job.kind].needs_service or not job.reward_urls:
         return job
@@ -42,9 +43,10 @@ def with_reward(job: StageJob, api: ClusterNamespace, store: ArtifactStore) -> S
 
 
 def identity_of_service(urls: Sequence[str], api: ClusterNamespace, store: ArtifactStore) -> RewardIdentity | None:
-    """Return the identity of the model that a reward Deployment of the namespace serves at ``urls``, from its annotations.
+    """Return the identity of the model served at ``urls``, from the annotations of the reward Deployment in the namespace.
 
-    The result is None if ``urls`` is not the address of a Service in the namespace. For the errors see :func:`with_reward`.
+    The result is None if ``urls`` is not the address of a Service in the namespace. For the errors raised, see
+    :func:`with_reward`.
     """
     releases = [_release_at(url, api.namespace) for url in urls]
     if len(releases) != 1 or releases[0] is None:
@@ -53,8 +55,8 @@ def identity_of_service(urls: Sequence[str], api: ClusterNamespace, store: Artif
     found = api.get("Deployment", releases[0])
     if found is None:
         raise ConfigError(
-            f"{where}: there is no Deployment of this name, so its model is not known; submit the reward service first, or set"
-            " reward.digest to the digest of its model"
+            f"{where}: there is no Deployment with this name, so the model is unknown; submit the reward service "
+            "first, or set reward.digest to the digest of its model"
         )
     return annotated_identity(found["metadata"].get("annotations") or {}, store, where)
 
@@ -69,7 +71,8 @@ def annotated_identity(annotations: Mapping[str, Any], store: ArtifactStore, whe
     remedy = "set reward.digest to the digest of its model, or submit the reward service again"
     if not text or not settings:
         raise ConfigError(
-            f"{where}: has no annotation {MODEL_ANNOTATION}, because an earlier version installed it; {remedy}"
+            f"{where}: the Deployment has no annotation {MODEL_ANNOTATION}, because an earlier version "
+            f"installed it; {remedy}"
         )
     try:
         config = validate(ServeConfig, json.loads(settings), where=f"{where}, annotation {SETTINGS_ANNOTATION}")

@@ -78,7 +78,7 @@ class AttemptStatus(_Status):
     exit_code: int | None = None
     """Exit code of the stage's process."""
     reason: str = ""
-    """Reason for which the attempt ended."""
+    """Reason why the attempt ended."""
 
 
 class StageStatus(_Status):
@@ -212,7 +212,7 @@ class RunStatus(_Status):
     conditions: list[RunCondition] = Field(default_factory=list)
     """The conditions Ready, Progressing and Failed."""
     stages: list[StageStatus] = Field(default_factory=list)
-    """Status of each stage in the order of the specification."""
+    """Status of each stage, in the order of the specification."""
 
     def stage_of(self, name: str) -> StageStatus | None:
         """Return the status of a stage, or ``None`` if there is none yet."""

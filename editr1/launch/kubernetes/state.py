@@ -1,6 +1,6 @@
 """Derive the state of a stage on a cluster from the job, pods and events of its release. All functions are pure.
 
-The state says in which phase the stage is, and why it is not running or not ready.
+The state consists of the phase of the stage, and the reason why the stage is not running or not ready.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class PodProblem:
 
 
 STUCK_SECONDS = 60.0
-"""Time in seconds after the end of a pod's grace period. If the pod still exists then, its node is assumed to be lost."""
+"""Time in seconds after the end of a pod's grace period.
+
+If the pod still exists at that time, its node is assumed to be lost.
+"""
 _IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
 _MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
@@ -166,7 +169,7 @@ def _volume_problem(pod: PodView, events: Iterable[EventView]) -> PodProblem | N
 
 def _readiness_problem(pod: PodView, events: Iterable[EventView]) -> PodProblem | None:
     for event in events:
-        # The startup probe fails until the weights are loaded, which is normal.
+        # The startup probe is expected to fail until the weights are loaded.
         if event.reason == "Unhealthy" and not event.message.startswith("Startup"):
             return PodProblem(Trouble.NOT_READY, f"pod {pod.name} is not ready: {event.message}")
     return None

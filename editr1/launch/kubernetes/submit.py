@@ -44,7 +44,7 @@ class Submission:
     objects: list[Object]
     job: StageJob
     attached: bool = False
-    """True if a release of this name was already running the same job, so that nothing was installed."""
+    """True if a release with this name was already running the same job, so that nothing was installed."""
 
 
 def read_values(
@@ -73,7 +73,7 @@ def read_values(
         return model
 
     model = load(name)
-    if model.stage and model.stage != name:  # the cluster settings may have values for this stage name
+    if model.stage and model.stage != name:  # The cluster settings may contain values for this stage name.
         model = load(model.stage)
     values = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     check_inputs(kind, values, where)
@@ -119,12 +119,12 @@ def render(
 def submit(submission: Submission, connection: Connection, command: str, *, replace: bool = False) -> Submission:
     """Let the API server validate all objects, write the record of the run, and install the release.
 
-    If a release of this name already runs the same job, nothing is installed. With ``replace``, the record of a stage with other
-    settings or inputs is replaced.
+    If a release with this name already runs the same job, nothing is installed. With ``replace``, an existing record
+    with different settings or inputs is replaced.
 
     Raises:
-        ConfigError: a release of this name runs another job, the API server rejects an object, or Helm fails.
-        NameInUse: the record of the stage has other settings or inputs, and ``replace`` is not set.
+        ConfigError: a release with this name runs another job, the API server rejects an object, or Helm fails.
+        NameInUse: the record of the stage has different settings or inputs, and ``replace`` is not set.
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)

@@ -66,7 +66,7 @@ def service_url(release: str, namespace: str) -> str:
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
     """Return the chart values that the cluster settings contain for a stage.
 
-    Values for the stage's name override those for its kind, which override those for all stages.
+    Values for the stage's name override values for its kind, which override values for all stages.
     """
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
     merged = deep_merge(image, cluster.values)

@@ -68,7 +68,7 @@ class PodView:
 
     @property
     def main(self) -> ContainerView | None:
-        """Return the container that runs the stage, or ``None`` if its status is not reported yet."""
+        """Return the container that runs the stage, or ``None`` if its status has not been reported yet."""
         return next((item for item in self.containers if item.name in STAGE_CONTAINERS), None)
 
 

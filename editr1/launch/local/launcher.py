@@ -75,10 +75,11 @@ class LocalLauncher:
             "PET_NPROC_PER_NODE": str(processes),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONSAFEPATH": "1",  # a folder named like a package in the working directory is not imported
+            "PYTHONSAFEPATH": "1",  # Python then does not import a folder in the working directory that has the name of a package.
         }
-        # OpenMP threads that spin while they wait slow down every other process: next to one busy process on 2 cores, an
-        # evaluation took 102 s instead of 8 s. With threads that sleep while they wait, it took 9 to 11 s.
+        # OpenMP threads that spin while they wait slow down all other processes. On 2 cores, with one other busy
+        # process, an evaluation took 102 s instead of 8 s. With threads that sleep while they wait, it took 9 to 11
+        # s.
         env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         concurrent = bool(job.reward_urls) or KINDS[job.kind].service
         if concurrent or processes > 1:
@@ -86,7 +87,7 @@ class LocalLauncher:
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def record_fields(self, request: LocalRequest) -> Mapping[str, str]:
-        """Return an empty mapping, because a local process has no release, container image or chart."""
+        """Return an empty mapping, because a local process has neither a release nor a container image nor a chart."""
         return {}
 
     def submit(self, request: LocalRequest) -> LocalHandle:

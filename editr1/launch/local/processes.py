@@ -1,4 +1,4 @@
-"""End stage processes on this machine, on request or when the process that started them exits."""
+"""Terminate stage processes on this machine, on request or when the process that started them exits."""
 
 from __future__ import annotations
 

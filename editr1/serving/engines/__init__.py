@@ -1,1 +1,1 @@
-"""Inference engines that generate the traces of a verifier, behind one protocol."""
+"""Inference engines that generate a verifier's traces. All engines implement the same protocol."""

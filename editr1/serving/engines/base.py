@@ -18,7 +18,8 @@ class Sampling(BaseModel):
     An item has a score if at least the fraction ``min_parsed_fraction`` of its traces can be parsed, and at least one. This
     setting does not influence sampling.
 
-    Nothing else influences sampling: an engine applies no repetition penalty, top-k or other default of the checkpoint.
+    No other setting influences sampling: an engine does not apply a repetition penalty, top-k or other defaults from
+    the checkpoint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +35,7 @@ class Sampling(BaseModel):
 class Generation(BaseModel):
     """One generated trace. ``prompt_tokens`` is the number of tokens of the chat, including its images.
 
-    ``problem`` says why the trace is truncated or empty; it is empty for a complete trace.
+    ``problem`` is the reason why the trace is truncated or empty; it is an empty string for a complete trace.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,13 +47,13 @@ class Generation(BaseModel):
 
 
 class EngineError(Exception):
-    """No traces could be generated for one chat; other chats of the batch may have succeeded."""
+    """No traces could be generated for one chat. Other chats in the batch may have succeeded."""
 
 
 class InvalidChat(EngineError):
     """A chat cannot be processed because of its content; for example, it is longer than the model's context.
 
-    This says nothing about the engine, and a retry would fail, too.
+    The engine itself may be healthy, but a retry of this chat would fail as well.
     """
 
 
@@ -61,7 +62,10 @@ class EngineUnavailable(EngineError):
 
 
 class Engine(Protocol):
-    """Inference engine that generates the traces of a verifier. Its methods are called by one thread at a time."""
+    """Protocol of inference engines, which generate the traces of a verifier.
+
+    The methods are called by one thread at a time.
+    """
 
     model_digest: str
     """Digest of the verifier folder (``sha256:<hex>``). Every response contains it."""

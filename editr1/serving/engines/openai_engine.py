@@ -1,4 +1,4 @@
-"""The ``openai`` engine: a verifier behind vLLM or any other OpenAI-compatible server."""
+"""The ``openai`` engine, which uses a verifier served by vLLM or any other OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
 
 _NEUTRAL: Final = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Values that switch off sampling parameters. vLLM and SGLang take parameters that a request leaves out from
-``generation_config.json`` of the model; -1 and not 0 stands for no top-k in both."""
+"""Values that disable sampling parameters.
+
+If a request omits a parameter, vLLM and SGLang use the value in the model's ``generation_config.json``. In both, the
+value of top-k that disables it is -1, not 0.
+"""
 
 
 class OpenAIEngine:
     """Engine that sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
 
-    ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the protocol
-    offers no way to query them. Sampling parameters are sent even if they have no effect, so that the server does not use
-    defaults of its own.
+    ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the
+    protocol offers no way to query them. Sampling parameters are sent even if they have no effect, so that the server
+    does not use its own defaults.
     """
 
     def __init__(self, config: OpenAIEngineConfig, template: PromptTemplate, *, model_digest: str) -> None:
@@ -95,7 +98,7 @@ class OpenAIEngine:
             return InvalidChat(str(error))
         except LlmError as error:
             return EngineError(str(error))
-        # The protocol reports one token count for all choices; it is divided evenly among them.
+        # The protocol reports one token count for all choices, which is divided evenly among them.
         tokens, remainder = divmod(completion.completion_tokens, sampling.num_traces)
         return [
             Generation(
@@ -109,7 +112,7 @@ class OpenAIEngine:
 
 
 def _messages(chat: Chat, urls: Mapping[int, str]) -> list[Message]:
-    """Return the chat's messages with each image placeholder replaced by the image's ``data:`` URL."""
+    """Return the chat's messages with each image placeholder replaced with the image's ``data:`` URL."""
     images = iter(chat.images)
 
     def part(value: Mapping[str, Any]) -> dict[str, Any]:

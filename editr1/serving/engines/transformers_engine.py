@@ -24,9 +24,9 @@ log = logging.getLogger("editr1.serving")
 class TransformersEngine:
     """Engine that generates traces with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
-    Decoding is greedy at temperature 0. Control tokens other than end-of-sequence tokens are suppressed. The generation
-    settings of the checkpoint (repetition penalty, top-k) are ignored; only those of the request apply. ``processor``
-    must pad on the left, as ``load_verifier`` configures it.
+    Decoding is greedy at temperature 0. Control tokens other than end-of-sequence tokens are suppressed. The
+    generation settings of the checkpoint (repetition penalty, top-k) are ignored; only the settings of the request
+    apply. ``processor`` must pad on the left, as ``load_verifier`` configures it.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ class TransformersEngine:
     def _batches(
         self, valid: list[int], prompts: Sequence[list[int]], sampling: Sampling
     ) -> Iterator[tuple[int, list[int]]]:
-        """Group chats into batches like :func:`_group_chats`, but with a separate batch for each long prompt.
+        """Group chats into batches as :func:`_group_chats` does, but put each long prompt into a separate batch.
 
         In a batch with a long prompt, the other prompts would be padded to its length, and their traces would be
-        truncated. A prompt is long if it leaves less than half of the context, and fewer than ``max_tokens`` tokens, for the
-        trace.
+        truncated. A prompt is long if the remaining space for the trace is less than half of the context and less
+        than ``max_tokens`` tokens.
         """
         required = min(sampling.max_tokens, self._context // 2)
         short = [index for index in valid if len(prompts[index]) + required <= self._context]
@@ -196,8 +196,8 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
 def _group_chats(valid: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
     """Split the generation of ``n`` traces per chat into batches of at most ``limit`` traces.
 
-    Return, for each batch, the number of traces per chat and the indices of the chats. If ``n`` exceeds ``limit``, the
-    traces of a chat are spread over several batches.
+    Return, for each batch, the number of traces per chat and the indices of the chats. If ``n`` exceeds ``limit``,
+    the traces of one chat are distributed over several batches.
     """
     if n <= limit:
         width = limit // n

@@ -145,7 +145,7 @@ class _Attempt:
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(
-                f"ERROR attempts that ended without an exit code or a new checkpoint: {lost}; no retry is left (retries:"
+                f"ERROR attempts that ended without an exit code or a new checkpoint: {lost}; no retries are left (retries:"
                 f" {self._retries}); check whether the pod ran out of memory"
             )
             log.error("%s", self._tail.last_error())
@@ -234,7 +234,7 @@ class _Attempt:
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
         if uses_retry(code) and spent:
-            log.error("the stage failed with exit code %d, and no retry is left (retries: %d)", code, self._retries)
+            log.error("the stage failed with exit code %d, and no retries are left (retries: %d)", code, self._retries)
             return ExitCode.UNEXPECTED
         return code
 

@@ -113,7 +113,7 @@ def test_file_that_is_not_a_table_is_reported_as_one_problem(tmp_path: Path) -> 
     [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
     assert (
         problem.rule
-        == "no data type has these fields; use the fields of one of: EditCase, Quadruple, SftRow, PreferencePair"
+        == "these fields do not match any data type; use the fields of one of: EditCase, Quadruple, SftRow, PreferencePair"
     )
     write_table(tmp_path / "t.parquet", [case()], EditCase)
     assert [problem.field for problem in check_file(tmp_path / "t.parquet", SftRow)] == ["editr1.kind"]

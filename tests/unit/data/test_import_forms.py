@@ -105,9 +105,9 @@ def test_fault_is_reported_at_the_first_line_of_its_row(folder: Path) -> None:
 
 def test_line_of_a_quotation_mark_is_reported(folder: Path) -> None:
     wrong = refusal(folder, "t.csv", f'{HEADER}a.png,the 5" sign,b.png,k\nb.png,"say "hi" on it",a.png,k\n')
-    assert (wrong.row, "twice" in wrong.rule) == (3, True)
+    assert (wrong.row, "double every quotation mark" in wrong.rule) == (3, True)
     never = refusal(folder, "t.csv", f'{HEADER}a.png,x,b.png,k\nb.png,"say,a.png,k\na.png,x,c.png,k\n')
-    assert (never.row, "never closed" in never.rule) == (3, True)
+    assert (never.row, "no closing quotation mark" in never.rule) == (3, True)
 
 
 def test_column_without_a_name_is_named_by_its_position(folder: Path) -> None:
@@ -193,8 +193,8 @@ def test_line_that_states_the_delimiter_is_skipped(folder: Path) -> None:
     ("name", "content", "rule"),
     [
         ("t.csv", HEADER.encode("utf-16-le"), "without a byte order mark"),
-        ("t.csv", HEADER.encode("utf-16")[:-1], "damaged UTF-16"),
-        ("t.json", HEADER.encode("utf-16")[:-1], "damaged UTF-16"),
+        ("t.csv", HEADER.encode("utf-16")[:-1], "not valid UTF-16"),
+        ("t.json", HEADER.encode("utf-16")[:-1], "not valid UTF-16"),
         ("t.csv", f"{HEADER}a.png,{'x' * 200_000},b.png,k\n", "more than 131072 characters"),
         ("t.json", '{"rows":\n [1]}', "a list of JSON objects"),
         ("t.json", '[{"rank": ' + "9" * 5000 + "}]", "4300 digits"),

@@ -57,7 +57,7 @@ def vote_rows(folder: Path, *, shared_files: bool = False, **values: Any) -> lis
 def test_votes_on_pairs_are_recognised_and_refused(folder: Path, shared_files: bool, skip_bad: bool) -> None:
     with pytest.raises(TableError, match="votes on pairs of edited images") as caught:
         imported(folder, vote_rows(folder, shared_files=shared_files), skip_bad=skip_bad)
-    assert "1 of 1 cases" in caught.value.rule and "a case_id of its own" in caught.value.rule
+    assert "1 of 1 cases" in caught.value.rule and "a separate case_id" in caught.value.rule
     assert not (folder.parent / "out" / "pairs").exists()
 
 
@@ -121,7 +121,7 @@ def test_pairs_of_equal_images_are_dropped_and_counted(folder: Path) -> None:
     assert report.counts == {
         "rows": 3, "bad_rows": 0, "cases": 1, "quadruples": 3, "pairs": 2, "same": 0, "equal_images": 1,
     }  # fmt: skip
-    assert str(report.dropped[0]).startswith("line 1 and line 2: pair dropped: the two edited images are equal")
+    assert str(report.dropped[0]).startswith("line 1 and line 2: pair dropped: the two edited images are identical")
     assert [(pair.winner.image.sha256 != pair.loser.image.sha256) for pair in written(report)] == [True, True]
 
 
@@ -151,7 +151,7 @@ def test_vote_that_is_repeated_is_kept(folder: Path) -> None:
 def test_repeated_row_is_a_mistake_and_not_a_vote(folder: Path) -> None:
     rows = [row(folder, "a", "a.png", preferred="winner"), row(folder, "b", "b.png", preferred="loser")]
     [problem] = imported(folder, [*rows, rows[0]]).problems
-    assert "line 1 has the same case, edited image and editor" in problem.rule
+    assert "line 1 has the same case, the same edited image and the same editor" in problem.rule
 
 
 def test_equal_images_of_two_editors_are_a_ranking(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_check_reports_equal_images_and_contradictions(folder: Path, tmp_path: P
     write_table(tmp_path / "p.parquet", rows, PreferencePair)
     found = [(problem.row, problem.rule) for problem in check_file(tmp_path / "p.parquet")]
     assert [number for number, _ in found] == [2, 3]
-    assert "another preference" in found[0][1] and "are equal" in found[1][1]
+    assert "different preference" in found[0][1] and "are identical" in found[1][1]
 
 
 def test_command_reports_the_dropped_pairs(folder: Path) -> None:

@@ -57,7 +57,7 @@ def test_ordinary_text_is_accepted(text: str) -> None:
     "question", ["Is <score> shown?", "no </score>?", "is {'average_score': 1} shown?", "is [{'question': 'x'}] right?"]
 )
 def test_question_that_no_trace_can_answer_is_refused(question: str) -> None:
-    with pytest.raises(ValueError, match="not make a valid trace"):
+    with pytest.raises(ValueError, match="not form a valid trace"):
         format_trace("", [Principle(question=question, category=Category.KEEP)], [1], 5.0)
     fault = rules.question_fault(question)
     assert fault is not None and "no trace that repeats the question can be parsed" in fault

@@ -138,7 +138,7 @@ def test_permanent_exit_code_ends_the_run_with_code_and_reason(scripted: Any, mo
 
 
 def test_retries_are_limited(scripted: Any, model: str) -> None:
-    with pytest.raises(StageFailed, match=r"no retry is left \(retries: 1\)"):
+    with pytest.raises(StageFailed, match=r"no retries are left \(retries: 1\)"):
         scripted(spec(model, retries=1), sft=[129])
 
 

@@ -64,17 +64,17 @@ def test_content_parts_are_joined_without_reasoning(content) -> None:
     [
         (
             choice(None, "length", reasoning_content="long"),
-            "cut off at max_tokens = 64; it has only reasoning, in reasoning_content",
+            "cut off at max_tokens = 64; it contains only reasoning, in reasoning_content",
         ),
-        (choice("<think>long", "length"), "cut off at max_tokens = 64; it has only reasoning, in <think>"),
+        (choice("<think>long", "length"), "cut off at max_tokens = 64; it contains only reasoning, in <think>"),
         (choice(None, "length"), "cut off at max_tokens = 64"),
         (
             choice("", reasoning_content="the words"),
-            "the answer is in reasoning_content and content is empty: the words",
+            "the answer is in the field reasoning_content, and the field content is empty: the words",
         ),
         (
             choice("", reasoning=[{"type": "text", "text": "the words"}]),
-            "the answer is in reasoning and content is empty: the words",
+            "the answer is in the field reasoning, and the field content is empty: the words",
         ),
         (choice("<think>long"), "only reasoning, in <think>"),
         (choice(None, refusal="I cannot do that"), "refused to answer: I cannot do that"),

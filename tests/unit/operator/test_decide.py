@@ -135,7 +135,7 @@ CASES = {
         F,
         Reason.RETRIES_SPENT,
         (),
-        "no retry is left (retries: 2)",
+        "no retries are left (retries: 2)",
     ),
     "the job of an earlier attempt is deleted": Case(
         single_stage(
@@ -186,7 +186,7 @@ CASES = {
             F,
             Reason.RETRIES_SPENT,
             (DeleteJob("data", "u1"),),
-            f"pod {POD.name} was lost with its node, and no retry is left (retries: 2)",
+            f"pod {POD.name} was lost with its node, and no retries are left (retries: 2)",
         ),
     ),
     "the result of a job that succeeded is read": Case(
@@ -342,7 +342,7 @@ def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code
             observed = next_observed(with_stage(observed, data=NO_JOB), plan, now=stage.not_before)
     assert delays == [1.0, 2.0]
     assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, observed.now, 3)
-    assert stage.message.startswith(f"exit code {int(code)}, and no retry is left (retries: 2)")
+    assert stage.message.startswith(f"exit code {int(code)}, and no retries are left (retries: 2)")
 
 
 def test_completed_stage_has_outputs_and_a_closed_attempt() -> None:

@@ -113,7 +113,7 @@ def test_each_phase_has_curves_of_its_own_and_those_that_matter_are_first() -> N
     assert found[0].points == ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0))
     shuffled = {"learning_rate": [1.0] * 3, "pair_tie_rate": [0.1] * 3, "pair_half_credit": [0.5, 0.6, 0.7]}
     ordered = stage_curves(GCPO, phase_curves(lines("gcpo", shuffled)))
-    assert [curve.name for curve in ordered] == ["comparisons won, ties half", "comparisons tied", "learning rate"]
+    assert [curve.name for curve in ordered] == ["comparisons won (a tie counts half)", "comparisons tied", "learning rate"]
     assert ordered[0].unit == "%" and ordered[0].phase == ""
     assert [y for _, y in ordered[0].points] == [50.0, 60.0, 70.0]
     assert set(curves(CURATE, progress)) == {"a: requests", "a: failed", "b: requests", "b: failed"}
@@ -176,9 +176,9 @@ def test_summary_says_what_was_trained_how_good_and_sure_it_is_and_what_it_cost(
     assert "Of 1000 held-out pairs, the SFT-RRM ranks 78.2 % and the RL-RRM ranks 84.1 %" in quality
     assert "50 % is chance, 95 % a perfect verifier" in quality
     assert "changes from 5.97 to 7.46 of 10; an editor that does nothing gets 4.00." in quality
-    assert "+4.2 to +7.5 points (95 % interval, n = 1000)" in found["How sure that is"]
-    assert "differ by about 2 points" in found["How sure that is"]
-    assert found["Where the cost went"] == (
+    assert "+4.2 to +7.5 points (95 % interval, n = 1000)" in found["How certain the results are"]
+    assert "differ by about 2 points" in found["How certain the results are"]
+    assert found["What the run cost"] == (
         "4 min 35 s in stages on 2 cores, a processor: gcpo 2 min 42 s (59 %), sft 1 min 15 s (27 %), curate 38 s (14 %)."
         " Stage curate sent 20\u202f507 requests with 21\u202f095\u202f293 tokens (estimated from the length of the texts of"
         " simulated models)."
@@ -214,7 +214,7 @@ def test_terminal_table_counts_failed_pairs_as_wrong_once_more() -> None:
     verifier = found.verifiers[0].model_copy(update={"accuracy": failed})
     out = io.StringIO()
     Report(Path("r"), found.model_copy(update={"verifiers": (verifier,)})).print_table(Console(file=out, width=140))
-    assert "SFT-RRM, accuracy (half credit), 51 failed pairs as wrong │ 74.45 %" in out.getvalue()
+    assert "SFT-RRM, accuracy (half credit), with 51 failed pairs counted as wrong │ 74.45 %" in out.getvalue()
 
 
 def test_whole_metrics_are_printed_in_full() -> None:

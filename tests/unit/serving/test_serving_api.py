@@ -78,7 +78,7 @@ def test_digest_is_looked_up_and_its_content_is_verified(make_items) -> None:
         return [raw[0] | {"source": {"digest": digest}}]
 
     assert _decode(with_source(f"sha256:{item.source.sha256}"), resolver=known.__getitem__) == [item]
-    assert "has another digest" in _failure(
+    assert "has a different digest" in _failure(
         _decode(with_source(f"sha256:{other.source.sha256}"), resolver=known.__getitem__)[0]
     )
     assert "nor available on this server" in _failure(

@@ -149,7 +149,7 @@ def test_sampling_from_weights_that_overflowed_names_the_learning_rate(
 
 
 def test_too_few_or_too_long_pairs_are_rejected(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs 2 pairs with a winner, but the training uses 1"):
+    with pytest.raises(ValueError, match="needs 2 pairs with a winner, but only 1 are available"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
     with pytest.raises(TableError, match="no rows"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(2, same_every=1), output_dir=tmp_path / "o", hooks=TrainHooks())

@@ -74,7 +74,7 @@ def test_escaped_apostrophe_in_single_quotes_is_accepted() -> None:
         (GOOD.replace(ARRAY, ARRAY + ARRAY), "more than one array"),
         (GOOD.replace(ARRAY, ARRAY + " and"), "not valid JSON"),
         (GOOD.replace(ARRAY, ARRAY[:-1]), "not valid JSON"),
-        (GOOD.replace("is it red?", "is it blue?"), "answer 1 is for another question: is it blue?"),
+        (GOOD.replace("is it red?", "is it blue?"), "answer 1 is for a different question: is it blue?"),
         (GOOD.replace(ARRAY, '[{"question": "is it red?", "score": 1}]'), "expected 2 answers, found 1"),
         (GOOD.replace('"score": 1', '"score": 2'), "the score of answer 1 is neither 0 nor 1: 2"),
         (GOOD.replace('"score": 1', '"score": 0.5'), "neither 0 nor 1"),
