@@ -1,4 +1,4 @@
-"""The artifact store. It keeps artifacts (immutable folders of files that are identified by a digest) and small records.
+"""The artifact store. It stores artifacts (immutable folders of files, identified by a digest) and small records.
 
 A store is a local folder (``file://``) or a bucket of an S3-compatible server (``s3://``).
 """

@@ -47,7 +47,7 @@ class UnreadableFile(StoreError):
 
 
 class AlreadyExists(StoreError):
-    """A conditional write was refused, because an object with this key already exists."""
+    """A conditional write was rejected because an object with this key already exists."""
 
 
 class DigestMismatch(StoreError):

@@ -28,7 +28,10 @@ class ObjectStore(Protocol):
         """
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Write an object from a file. If the file has another size or SHA-256, raise DigestMismatch and store nothing."""
+        """Write an object from a file.
+
+        If the file has a different size or SHA-256, raise DigestMismatch and store nothing.
+        """
 
     def get_bytes(self, key: str) -> bytes:
         """Return the content of an object. Raise ArtifactNotFound if it does not exist."""

@@ -31,7 +31,8 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
     def get() -> None:
         if objects.get_bytes(key) != data:
             raise StoreError(
-                f"{store.url}: an object that was written and read again contains other bytes; check the storage server"
+                f"{store.url}: an object was read back with different content than was written; check the "
+                "storage server"
             )
 
     def put_once() -> None:
@@ -40,7 +41,8 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
         except AlreadyExists:
             return
         raise StoreError(
-            f"{store.url}: the server ignores If-None-Match, so conditional writes are not possible; use another S3 server"
+            f"{store.url}: the server ignores If-None-Match, so conditional writes are not possible; use a "
+            "different S3 server"
         )
 
     def delete() -> None:

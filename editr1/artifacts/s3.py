@@ -1,8 +1,7 @@
 """Object store in a bucket of an S3-compatible server, accessed with the minio client.
 
-minio's ``put_object`` cannot send the header ``If-None-Match``, because it turns every header that it does not know into
-user metadata (``X-Amz-Meta-If-None-Match``). Conditional writes therefore send this header to a URL that the client
-presigns:
+minio's ``put_object`` cannot send the header ``If-None-Match``, because it converts unknown headers to user metadata
+(``X-Amz-Meta-If-None-Match``). Conditional writes therefore send this header in a request to a presigned URL:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 """
 
@@ -162,7 +161,7 @@ class S3Objects:
 
 
 def _http_pool(config: StoreConfig, proxy: str | None) -> urllib3.PoolManager:
-    """Return the connections to the server, through ``proxy`` if there is one."""
+    """Return a connection pool for the server, which uses ``proxy`` if it is not None."""
     settings: dict[str, Any] = {
         "timeout": Timeout(connect=_CONNECT_S, read=_READ_S),
         "maxsize": 4 * config.transfers,
@@ -206,7 +205,7 @@ def _credentials(config: StoreConfig) -> Provider:
     for source in sources:
         try:
             source.retrieve()
-        except Exception:  # providers raise different errors if they have no credentials
+        except Exception:  # Credential providers raise different exceptions if they find no credentials.
             continue
         return source
     raise AccessDenied(

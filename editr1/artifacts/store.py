@@ -1,6 +1,7 @@
-"""The artifact store, which keeps immutable artifacts and small mutable records in an object store.
+"""The artifact store, which stores immutable artifacts and small mutable records in an object store.
 
-Keys of the objects: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
+The objects have these keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``,
+``records/<key>``.
 """
 
 from __future__ import annotations
@@ -150,9 +151,9 @@ class ArtifactStore:
     def fetch(self, digest: str, dest: Path) -> Path:
         """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
 
-        A file that exists with the expected digest is not downloaded again. A file with another digest is replaced. Files
-        that are not part of the artifact are not touched. A later call, also in another process, resumes an interrupted
-        download. A file lock serializes the calls for the same ``dest``.
+        An existing file with the expected digest is not downloaded again. A file with a different digest is replaced.
+        Files that are not part of the artifact are not changed. An interrupted download is resumed by the next call,
+        even in another process. A file lock serializes calls for the same ``dest``.
 
         Raises:
             ArtifactNotFound, DigestMismatch: the manifest or a file is missing or damaged.
@@ -168,7 +169,7 @@ class ArtifactStore:
                 wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
                 if wanted:
                     partials.mkdir(exist_ok=True)
-                    # Files with the same digest share a partial download, so they are fetched one after the other.
+                    # Files with the same digest share a partial download, so they are fetched sequentially.
                     groups: dict[str, builtins.list[ManifestFile]] = {}
                     for file in wanted:
                         groups.setdefault(file.digest, []).append(file)
@@ -216,7 +217,7 @@ class ArtifactStore:
                     log.warning("%s, although the store lists it; it is skipped", error)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
-        """Return the manifests of the artifact's parents, their parents and so on, nearest first.
+        """Return the manifests of the artifact's ancestors: its parents, their parents, and so on, nearest first.
 
         Ancestors that are not in this store are omitted.
         """

@@ -1,7 +1,7 @@
 """Check the files of a model folder before a library loads them.
 
-Only safetensors files are accepted as weights. Pickled files can run code when they are loaded, and libraries silently fall
-back to them.
+Only safetensors files are accepted as weights. Pickled files can execute code when they are loaded, and libraries
+silently fall back to such files.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from typing import Final
 from editr1.errors import Editr1Error, ExitCode
 
 PICKLED_SUFFIXES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Suffixes of files that torch or Python writes with pickle."""
+"""Suffixes of files that are in a pickle format."""
 PICKLED_PATTERNS: Final = [f"*{suffix}" for suffix in PICKLED_SUFFIXES]
 """Patterns of pickled files, to exclude from downloads."""
 
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _INDEX: Final = ".safetensors.index.json"
-_MAX_HEADER: Final = 100_000_000  # the limit of the safetensors format
+_MAX_HEADER: Final = 100_000_000  # This limit is part of the safetensors format.
 
 
 class UnusableModel(Editr1Error, ValueError):
-    """A model folder is incomplete or damaged, or its weights are not safetensors. The message names folder and files."""
+    """A model folder is incomplete or damaged, or its weights are not safetensors.
+
+    The message contains the folder and the files.
+    """
 
     exit_code = ExitCode.INPUT
 
@@ -61,7 +64,7 @@ def check_no_pickle(folder: str | Path) -> None:
 
 
 def first_of(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first names as a list for a message, with the number of the others."""
+    """Format the first names for an error message, followed by the number of the remaining names."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
 
@@ -78,7 +81,10 @@ def _is_lfs_pointer(path: Path) -> bool:
 
 
 def _pointer_message(path: Path) -> str:
-    return f"{path}: is a git-lfs pointer and not the file itself; run `git lfs pull` in the repository, or download the file"
+    return (
+        f"{path}: is a git-lfs pointer instead of the file itself; run `git lfs pull` in the repository, or "
+        "download the file"
+    )
 
 
 def _check_safetensors(path: Path) -> None:

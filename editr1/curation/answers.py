@@ -14,7 +14,7 @@ from editr1.llm.answers import UnreadableAnswer, find_json, shown
 
 
 def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]:
-    """Parse an answer that contains principles, in the form ``[{"question", "category"}, ...]``.
+    """Parse an answer that contains principles in the form ``[{"question", "category"}, ...]``.
 
     Raises:
         UnreadableAnswer: The answer is malformed, a question occurs twice or violates a rule of :mod:`editr1.data.rules`, or
@@ -74,7 +74,7 @@ def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
 
 
 def read_difficulty(text: str) -> bool:
-    """Parse an answer that says whether a case is hard, in the form ``{"hard": true or false, ...}``.
+    """Parse an answer that states whether a case is hard, in the form ``{"hard": true or false, ...}``.
 
     Raises:
         UnreadableAnswer: ``hard`` is missing or not a boolean.

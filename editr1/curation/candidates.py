@@ -1,6 +1,6 @@
 """Step 3 of curation: edit every case with several editors of different quality (paper section 3.1).
 
-The edited images are the candidates, which curation reads from a table of quadruples. Use this module to create that
+The edited images are called candidates. Curation reads them from a table of quadruples. This module creates this
 table if there are no edited images yet.
 """
 
@@ -16,7 +16,7 @@ from editr1.data.types import Candidate, EditCase, EncodedImage, Quadruple
 from editr1.telemetry import Interrupted, TrainHooks
 
 Editor = Callable[[Sequence[EditCase]], Sequence[EncodedImage]]
-"""A function that edits a batch of cases and returns one image per case, in order."""
+"""Function that edits a batch of cases and returns one image per case, in order."""
 
 
 def make_candidates(
@@ -24,9 +24,9 @@ def make_candidates(
 ) -> int:
     """Edit every case with every editor, write a table of Quadruple to ``out``, and return its number of rows.
 
-    The cases need no principles. The keys of ``editors`` are the names of the editors, which are written to the column
-    ``editor``. The results of each editor for each batch of cases are first stored in a file in the folder
-    ``<out>.parts``, so that a repeated call resumes an interrupted one.
+    The cases need no principles. The keys of ``editors`` are the names of the editors, which are written to the
+    column ``editor``. The results of each editor for each batch of cases are first stored in a file in the folder
+    ``<out>.parts``, so that another call resumes an interrupted one.
 
     Raises:
         CurationError: Two names differ only in case or punctuation, a name has neither a letter nor a digit, or an editor

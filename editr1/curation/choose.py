@@ -1,6 +1,6 @@
 """Step 1 of curation: choose the cases to label (paper section 3.1).
 
-Some are chosen at random, and the others from the cases that a VLM rates as hard.
+Some cases are chosen at random, and the others are chosen from the cases that a VLM rates as hard.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MIN_BATCH = 16
 
 
 def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Choose cases at random, and queue the other cases for a rating of their difficulty.
+    """Choose cases at random, and order the other cases for a rating of their difficulty.
 
-    Returns the ids of the chosen cases, the ids of the other cases in the order in which they are to be rated, and the
-    number of hard cases to choose among them. The result does not depend on the order of ``ids``.
+    Returns the ids of the chosen cases, the ids of the other cases in the order in which they will be rated, and the
+    number of hard cases to choose among the other cases. The result does not depend on the order of ``ids``.
     """
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)
@@ -51,7 +51,7 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
                 config.difficulty_filter, prompts.difficulty(case), read_difficulty, case.case_id
             )
         except UnreadableAnswer as error:
-            # Without a readable answer, there is no evidence that the case is hard.
+            # If no answer can be parsed, there is no evidence that the case is hard.
             rated.put(case.case_id, hard=False, failed=str(error))
             raise
         rated.put(case.case_id, hard=hard, reason="")

@@ -19,8 +19,8 @@ from editr1.seeding import curation_rng
 async def decompose(context: CurationContext, cases: Iterable[EditCase], records: RecordFile, total: int) -> None:
     """Generate the principles of every case that has no record yet, and add them to ``records``.
 
-    If a case already has principles, these are recorded, and the VLM is not asked. If no answer for a case can be parsed in
-    ``config.max_attempts`` attempts, the item fails, and the next call asks again.
+    If a case already has principles, they are recorded without a request to the VLM. If no answer for a case can be
+    parsed in ``config.max_attempts`` attempts, the item fails, and the next call requests an answer again.
     """
     config = context.config
 

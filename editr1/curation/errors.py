@@ -1,4 +1,4 @@
-"""Errors of curation."""
+"""Exceptions of curation."""
 
 from __future__ import annotations
 

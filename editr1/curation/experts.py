@@ -1,4 +1,7 @@
-"""The pool of expert examples. Each prompt that requests principles contains some of them: four in the paper (section 3.1)."""
+"""The pool of expert examples.
+
+Each prompt that requests principles contains some of these examples: four in the paper (section 3.1).
+"""
 
 from __future__ import annotations
 

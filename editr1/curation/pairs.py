@@ -18,12 +18,13 @@ _log = logging.getLogger(__name__)
 def attach_principles(pairs: Path, cases: Path, out: Path, dropped: Counter[str] | None = None) -> int:
     """Copy the preference pairs in ``pairs`` to the table ``out``, with the principles of their cases in ``cases``.
 
-    Returns the number of pairs that were written. Pairs are dropped, and added to the counter ``dropped``, for the reasons
-    ``equal_images`` and ``contradicting`` (see :class:`PairFault`), and ``without_principles`` if the case of the pair is
-    missing from ``cases`` or has no principles there. Their number is logged as a warning.
+    Returns the number of pairs that were written. Pairs are dropped, and added to the counter ``dropped``, for the
+    reasons ``equal_images`` and ``contradicting`` (see :class:`PairFault`), and ``without_principles`` if ``cases``
+    contains no principles for the case of the pair. Their number is logged as a warning.
 
     Raises:
-        CurationError: The case of a pair has another instruction or image than the case with the same id in ``cases``.
+        CurationError: The case of a pair has a different instruction or image than the case with the same id in
+            ``cases``.
     """
     cases_by_id = {
         case.case_id: (case.principles, case_digest(case.source.data, case.instruction))
@@ -43,8 +44,8 @@ def attach_principles(pairs: Path, cases: Path, out: Path, dropped: Counter[str]
                 continue
             if digest != case_digest(pair.case.source.data, pair.case.instruction):
                 raise CurationError(
-                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image than in {cases}; "
-                    "use tables from the same import"
+                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has a different instruction or image "
+                    f"than in {cases}; use tables from the same import"
                 )
             yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": principles})})
 

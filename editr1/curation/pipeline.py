@@ -69,7 +69,7 @@ def curate(
     Raises:
         TableError: An input is not the expected table, a row violates a rule of :mod:`editr1.data.rules`, or a candidate's
             case differs from the case with the same id. Raised before any request is sent.
-        EndpointUnavailable: Too many items, or all of them, failed because an endpoint did not answer.
+        EndpointUnavailable: Too many items, or all of them, failed because an endpoint did not respond.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons, or one of the tables would be empty.
         Interrupted: ``hooks.should_stop`` returned True.
@@ -83,7 +83,7 @@ def curate(
 
 
 def _check_inputs(cases: Path, candidates: Path | None) -> None:
-    """Raise TableError for the first row that violates a rule, or for a candidate whose case differs from that in ``cases``."""
+    """Raise TableError for the first row that violates a rule, or for a candidate whose case differs from the case in ``cases``."""
     digests = {
         case.case_id: case_digest(case.source.data, case.instruction) for _, case in read_valid_rows(cases, EditCase)
     }
@@ -92,7 +92,10 @@ def _check_inputs(cases: Path, candidates: Path | None) -> None:
     for number, row in read_valid_rows(candidates, Quadruple):
         case_id = row.case.case_id
         if case_id in digests and digests[case_id] != case_digest(row.case.source.data, row.case.instruction):
-            problem = f"has another instruction or image than the case with this id in {cases}; use tables from the same import"
+            problem = (
+                f"has a different instruction or image than the case with this id in {cases}; use tables from the "
+                "same import"
+            )
             raise TableError(candidates, number, "case", case_id, problem)
 
 
@@ -218,7 +221,8 @@ _CASE_DROPPED = "case without principles"
 def _write_tables(data: _Dataset, out: Path, first_loss: str) -> dict[str, float]:
     """Write the tables, and return the numbers of rows and of dropped items.
 
-    If a table would be empty, CurationError is raised. Its message contains ``first_loss``, which says why items were lost.
+    If a table would be empty, CurationError is raised. Its message contains ``first_loss``, the reason why items were
+    lost.
     """
     reason = f" {first_loss}." if first_loss else ""
     builder = RowBuilder(data.config, data.traces, data.gold)
@@ -268,8 +272,8 @@ def _write_tables(data: _Dataset, out: Path, first_loss: str) -> dict[str, float
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
     """Return a digest of the settings and inputs on which the answers of the models depend.
 
-    Of the settings of the endpoints, only the omitted parameters and the additional fields affect the answers. The others
-    and ``max_failed_fraction`` are excluded.
+    In the settings of the endpoints, only the omitted parameters and the additional fields affect the answers. All
+    other endpoint settings and ``max_failed_fraction`` are excluded.
     """
     plain = config.model_dump_json(exclude={"endpoints", "max_failed_fraction"})
     state = hashlib.sha256(f"{__version__}\n{plain}".encode())

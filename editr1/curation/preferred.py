@@ -1,7 +1,7 @@
 """Create SFT rows from preference pairs by rejection sampling.
 
-For each candidate of a pair, the verifier's trace with the highest GCPO reward is kept. Training on these rows is the
-imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same rewards.
+For each candidate of a pair, the verifier's trace with the highest GCPO reward is selected. Training on these rows is
+the imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same rewards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from editr1.data.types import (
 from editr1.verifier.gcpo_rewards import pair_rewards
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-"""A function that scores each item with several traces and returns the outcomes in the order of the items."""
+"""Function that scores each item with several traces and returns the outcomes in the order of the items."""
 
 
 def preferred_rows(
@@ -35,10 +35,10 @@ def preferred_rows(
 ) -> Iterator[SftRow]:
     """Yield up to two rows per pair: one for the winner and one for the loser (arXiv 2604.27505, section 3.2).
 
-    A row contains the first of the candidate's traces that have the highest reward. A candidate yields no row if none of
-    its traces has a positive reward, that is, if none is ranked correctly against a trace of the other candidate. Pairs
-    labelled "same" are skipped. After each batch of ``batch`` pairs, ``on_batch`` is called with the number of pairs in the
-    batch.
+    A row contains the candidate's trace with the highest reward (the first such trace if there are several). A
+    candidate yields no row if none of its traces has a positive reward, that is, if no comparison with a trace of the
+    other candidate is correct. Pairs labelled "same" are skipped. After each batch of ``batch`` pairs, ``on_batch``
+    is called with the number of pairs in the batch.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:

@@ -1,7 +1,7 @@
 """Append-only JSON Lines files that store the results of a curation step, one record per item.
 
 An interrupted step continues with the items that have no record. A record with the field ``failed`` is only valid for
-the call that wrote it: a later call processes the item again, since the server may have been repaired.
+the call that wrote it: a later call processes the item again, because the server may have been repaired.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class RecordFile:
-    """An append-only JSONL file of records that are found by their id. Only one process may write to it.
+    """An append-only JSONL file of records, which are looked up by id.
 
     Only ids and file offsets are in memory, so a file can have millions of records. If a killed process left an
     incomplete last line, it is removed when the file is opened again. Records with the field ``failed`` are ignored then, and so

@@ -58,7 +58,8 @@ class RowBuilder:
 
     def _trace_row(self, quadruple: Quadruple) -> SftRow | str:
         key, principles = quadruple_id(quadruple), quadruple.case.principles
-        # The record is sorted by pool member, and the first of equally good traces is selected.
+        # The traces are shuffled, because the record is sorted by pool member, and the first of equally good traces
+        # is selected.
         traces = shuffled(recorded_traces(self._traces, key), curation_rng(self._config.seed, "shuffle", key))
         verdicts = self._parse(traces, principles)
         gold = recorded_gold(self._gold, key) if self._config.variant == "T+V" else None

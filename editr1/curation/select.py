@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
-    """Return the fraction of principles for which the verdicts ``scores`` equal the gold verdicts.
+    """Return the fraction of principles for which the verdicts in ``scores`` match the gold verdicts.
 
     Both sequences contain 0 or 1 per principle, in the same order.
 
@@ -31,7 +31,8 @@ def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
     """
     if len(scores) != len(gold) or not gold:
         raise ValueError(
-            f"{len(scores)} verdicts cannot be compared with {len(gold)} gold verdicts; pass one of each per principle"
+            f"{len(scores)} verdicts cannot be compared with {len(gold)} gold verdicts; pass one verdict and "
+            "one gold verdict per principle"
         )
     return sum(score == bit for score, bit in zip(scores, gold, strict=True)) / len(gold)
 
@@ -39,8 +40,8 @@ def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
 def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> int | None:
     """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
-    If several traces have the highest agreement, the one with the highest average (as the trace states it) is selected.
-    Any remaining tie is broken by the highest score, and then by the order of the traces, which :func:`shuffled` makes random.
+    If several traces have the highest agreement, the one with the highest stated average is selected. Any remaining
+    tie is broken by the highest score, and then by the order of the traces, which :func:`shuffled` makes random.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -79,7 +80,9 @@ def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two fixed principles of the holistic variant. With them, holistic traces have the form of other traces.
+    """Return the two fixed principles of the holistic variant.
+
+    They give holistic traces the same form as other traces.
 
     Raises:
         ConfigError: A question in the settings violates a rule of :mod:`editr1.data.rules`.

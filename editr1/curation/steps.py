@@ -35,7 +35,7 @@ _MIN_FAILURES: Final = 20
 
 @dataclass
 class CurationContext:
-    """The state that all steps share: settings, client, hooks, expert examples, and failures per step and cause."""
+    """The state shared by all steps: settings, client, hooks, expert examples, and failures per step and cause."""
 
     config: CurateConfig
     client: VlmClient
@@ -67,11 +67,11 @@ class CurationContext:
     async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
         """Send ``prompt`` until ``parse`` accepts the answer, and return the parsed value.
 
-        Each of the ``config.max_attempts`` attempts has another seed.
+        Each of the ``config.max_attempts`` attempts has a different seed.
 
         Raises:
-            UnreadableAnswer: ``parse`` rejected every answer. The message names the model and the rule that the first answer
-                violated.
+            UnreadableAnswer: ``parse`` rejected every answer. The message contains the model and the rule that the
+                first answer violated.
             LlmError: The request failed.
         """
         chat = build_messages(prompt.system, prompt.parts, self.config.max_side)
@@ -93,9 +93,10 @@ async def run_step(
 ) -> None:
     """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
 
-    ``total`` is the number of all items of the step, and ``done`` the number of those that an earlier call completed. An
-    item fails if its request is rejected, if it receives no answer or only answers that cannot be parsed, or if its image
-    cannot be decoded. A failed item is counted in ``context.failures``, and the next call processes it again.
+    ``total`` is the number of all items of the step, and ``done`` is the number of items that an earlier call
+    completed. An item fails if its request is rejected, if it receives no answer or only answers that cannot be
+    parsed, or if its image cannot be decoded. A failed item is counted in ``context.failures``, and the next call
+    processes it again.
 
     Raises:
         Interrupted: ``hooks.should_stop`` returned True. Items in progress were completed.
@@ -116,9 +117,9 @@ async def run_step(
     if step.failed:
         context.first_loss = context.first_loss or str(step.failure())
         _log.warning("%s", step.failure())
-    # One or two failed items do not prove that nothing can work, since the items themselves may be the cause.
+    # One or two failed items do not prove that all items will fail, because the items themselves may be the cause.
     if step.started > 2 and step.failed == step.started and not done:
-        raise step.failure("because no request was answered" if step.unanswered == step.failed else "")
+        raise step.failure("because no request received a response" if step.unanswered == step.failed else "")
 
 
 class _Step:
@@ -150,7 +151,7 @@ class _Step:
             raise expected.exceptions[0] from None
 
     async def _work(self, pending: Iterable[T], process: Callable[[T], Awaitable[None]]) -> None:
-        """Process items from ``pending``, which all workers share, until none is left or the step is interrupted."""
+        """Process items from ``pending``, which all workers share, until no item is left or the step is interrupted."""
         for item in pending:
             self.started += 1
             try:
@@ -177,9 +178,9 @@ class _Step:
             raise self.failure(f"which is more than the setting max_failed_fraction ({limit:g}) allows") from error
 
     def failure(self, reason: str = "") -> Editr1Error:
-        """Return an error that says how many items failed, by cause, and why the first one did.
+        """Return an exception that states how many items failed, by cause, and why the first item failed.
 
-        It is EndpointUnavailable if most failed items got no answer.
+        It is EndpointUnavailable if most failed items received no response.
         """
         kind = EndpointUnavailable if 2 * self.unanswered > self.failed else CurationError
         causes = ", ".join(f"{cause}: {number}" for cause, number in self._causes.most_common())

@@ -1,4 +1,4 @@
-"""Step 4 of curation: let the models of a pool write several traces per quadruple (paper section 3.1)."""
+"""Step 4 of curation: generate several traces per quadruple with a pool of models (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def think(
     If the server of a model supports ``n``, one request returns all traces of this model for a quadruple. With
     ``Task.HOLISTIC``, the models return two ratings instead of a trace.
 
-    The item fails if no trace of a quadruple can be parsed. If this holds only for the traces of one model, the others are
-    used. In both cases, the next call asks the models again.
+    The item fails if no trace of a quadruple can be parsed. If only the traces of one model cannot be parsed, the
+    traces of the other models are used. In both cases, the next call requests traces from these models again.
     """
     config = context.config
 
@@ -69,7 +69,7 @@ async def think(
             return parse_member_trace(("", text), principles)
 
         async def sample(member: MemberConfig, count: int) -> tuple[list[Trace], str]:
-            """Return the traces of a model and, if none can be parsed, why the first one cannot."""
+            """Return the traces of a model and, if none can be parsed, the reason why the first trace cannot."""
             if task is Task.HOLISTIC:
                 prompt = prompts.holistic(row.case, row.candidate.image, member.system)
             else:
@@ -112,7 +112,8 @@ def recorded_traces(records: RecordFile, key: str) -> list[Trace]:
 def parse_member_trace(trace: Trace, principles: Sequence[Principle]) -> Verdict | Unparsed:
     """Parse the trace of a pool member. It must have the form of the verifier's traces, but may be enclosed in code fences.
 
-    A trace that violates a rule of :mod:`editr1.data.rules`, such as one with a control token, is rejected, too.
+    A trace that violates a rule of :mod:`editr1.data.rules`, such as a trace with a control token, is rejected as
+    well.
     """
     text = strip_code_fences(trace[1])
     fault = text_fault(text)

@@ -1,6 +1,6 @@
-"""Step 5 of curation: let another VLM answer each principle, with the traces as hints (paper section 3.1).
+"""Step 5 of curation: another VLM answers each principle, with the traces as hints (paper section 3.1).
 
-Its answers (0 or 1) are the gold verdicts, the reference for the selection of a trace.
+Its answers (0 or 1) are the gold verdicts, which serve as the reference for selecting a trace.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
 async def verify(context: CurationContext, items: Iterable[VerifyItem], records: RecordFile, total: int) -> None:
     """Generate the gold verdicts of every quadruple that has no record yet, and add them to ``records``.
 
-    If no answer for a quadruple can be parsed in ``config.max_attempts`` attempts, the item fails, and the next call asks
-    again.
+    If no answer for a quadruple can be parsed in ``config.max_attempts`` attempts, the item fails, and the next call
+    requests an answer again.
     """
 
     async def process(item: VerifyItem) -> None:

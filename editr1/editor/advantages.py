@@ -24,8 +24,8 @@ class Advantages:
     Attributes:
         values: ``[N]`` fp32 advantages, 0 where ``signal_mask`` is False.
         signal_mask: ``[N]`` bool, False where scoring failed or the group is counted in ``zero_spread``.
-        zero_spread: Number of groups without a training signal: all their scores are equal, or fewer than two samples have
-            a score.
+        zero_spread: Number of groups without a training signal, because all their scores are equal or fewer than two
+            samples have a score.
         groups: Total number of groups.
         failed: Number of samples whose scoring failed.
     """
@@ -53,8 +53,8 @@ def group_advantages(
         scores: ``[N]`` float; entries where ``valid_mask`` is False are ignored.
         valid_mask: ``[N]`` bool, False where scoring failed. Failed samples do not affect means and standard deviations.
         group_keys: ``[N]`` int32 or int64. The samples of one edit case have the same key.
-        std: Which scores the population standard deviation is taken over: the sample's group, or the whole batch as in
-            public Flow-GRPO.
+        std: Scores over which the population standard deviation is computed: the sample's group, or the whole batch
+            as in public Flow-GRPO.
         clip: Maximum absolute value of an advantage.
 
     Raises:
@@ -86,8 +86,8 @@ def group_advantages(
 def shuffle_within_groups(scores: Tensor, valid_mask: Tensor, group_keys: Tensor, seed: int) -> Tensor:
     """Randomly permute the scores ``[N]`` within each group. Only valid samples take part.
 
-    This is for a control experiment: each group keeps its set of scores, but a score carries no information about its
-    sample. The permutation depends only on the arguments, so it is the same on every process.
+    This serves a control experiment: the set of scores of each group does not change, but a score contains no
+    information about its sample. The permutation depends only on the arguments, so it is the same on every process.
     """
     generator = torch_generator(seed)
     shuffled = scores.clone()

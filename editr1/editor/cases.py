@@ -1,4 +1,7 @@
-"""The order in which training uses the edit cases. It depends only on the seed, so it is the same in a resumed training."""
+"""The order in which training uses the edit cases.
+
+It depends only on the seed, so it does not change when training is resumed.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,14 @@ class KeyedCase:
 class CaseOrder:
     """Selection of the edit cases that one process trains on in each iteration.
 
-    Every epoch shuffles the rows of the table. Each iteration takes the next ``per_iteration`` rows and divides them evenly
-    among the processes. Only the cases of this process are kept in memory.
+    Every epoch shuffles the rows of the table. Each iteration takes the next ``per_iteration`` rows and divides them
+    evenly among the processes. Only the cases of this process are held in memory.
 
     Args:
         path: Parquet table of :class:`EditCase` rows with principles.
         seed: Random seed for the shuffling.
         per_iteration: Number of cases per iteration, over all processes.
-        iterations: Number of iterations of the training.
+        iterations: Number of training iterations.
         first: First iteration to run; above 0 after a resume.
         rank: Rank of this process.
         size: Number of processes.

@@ -25,10 +25,12 @@ _STATE = "state.json"
 
 @dataclass
 class TrainingHistory:
-    """Statistics of the finished iterations. Checkpoints contain them, so a resumed training continues them.
+    """Statistics of the finished iterations.
+
+    They are part of checkpoints, so they are continued when training is resumed.
 
     Attributes:
-        reward_means: Mean score of each iteration; None if all scoring in it failed.
+        reward_means: Mean score of each iteration; None if no sample of the iteration has a score.
         failed: Number of samples whose scoring failed.
         zero_spread: Number of sample groups without a training signal, as in
             :class:`~editr1.editor.advantages.Advantages`.
@@ -100,7 +102,7 @@ def load_checkpoint(
     """
     if not (folder / _STATE).is_file():
         raise UnusableModel(
-            f"{folder} is not a checkpoint of editor training: {_STATE} is missing; use another checkpoint"
+            f"{folder} is not a checkpoint of editor training: {_STATE} is missing; use a different checkpoint"
         )
     saved = load_file(folder / "weights.safetensors")
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in weights.items()}:

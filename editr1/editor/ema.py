@@ -12,7 +12,7 @@ from torch import Tensor
 class Ema:
     """Moving average of named weights in fp32. An update computes average = decay * average + (1 - decay) * weight.
 
-    The decay is constant. It has no warm-up, because a warm-up would last for most of a short Flow-GRPO training.
+    The decay is constant. There is no warm-up, because it would take up most of a short Flow-GRPO training run.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -26,13 +26,13 @@ class Ema:
         torch._foreach_lerp_(list(self.shadow.values()), values, 1.0 - self.decay)
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:
-        """Restore a saved average. Raises KeyError if ``shadow`` lacks a weight."""
+        """Restore a saved average. Raises KeyError if a weight is missing from ``shadow``."""
         for name, value in self.shadow.items():
             value.copy_(shadow[name])
 
     @contextmanager
     def applied(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Set ``weights`` to their moving average inside the block, and restore the original values afterwards."""
+        """Context manager that sets ``weights`` to their moving average, and restores the original values at the end."""
         original = {name: weight.detach().clone() for name, weight in weights.items()}
         _assign(weights, self.shadow)
         try:

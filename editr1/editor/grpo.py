@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
 MAX_TRACED_ITERATIONS = 200
-"""Approximate maximum number of iterations of a training, evenly spaced, that are recorded as OpenTelemetry spans."""
+"""Approximate maximum number of training iterations that are recorded as OpenTelemetry spans. They are evenly spaced.
+"""
 SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
-"""Settings that must have the same values in a checkpoint and in the training that resumes from it."""
+"""Settings whose values must not change when training is resumed from a checkpoint."""
 
 
 def train_grpo(
@@ -68,7 +69,7 @@ def train_grpo(
         hooks: Callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The metrics of the whole training, including the iterations before a resume:
+        The metrics of the entire training run, including the iterations before a resume:
 
         - ``reward_first`` and ``reward_last``: mean score over the first and over the last five iterations, omitted if
           there was no score in them
@@ -86,7 +87,7 @@ def train_grpo(
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
         ValueError: The cases, the editor or the checkpoint cannot be used. Raised before any sampling.
     """
-    # While one rank waits for its scores, the others wait for that rank in a collective.
+    # While one rank waits for its scores, the other ranks wait for that rank in a collective.
     distributed = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_ready_timeout_seconds + 600.0))
     trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), distributed)
     return trainer.run()
@@ -204,9 +205,10 @@ class _Trainer:
         return self._metrics(rewards, advantages, stats), advantages
 
     def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], local: Rewards) -> _GatheredRewards:
-        """Gather the scores of all processes. Check that enough are valid and that all come from one verifier.
+        """Gather the scores of all processes.
 
-        Gathering requires that every process has the same number of samples.
+        Check that enough scores are valid, and that all scores come from one verifier. Gathering requires that every
+        process has the same number of samples.
         """
         gather = self._distributed.all_gather
         causes: Counter[str] = Counter()
@@ -226,7 +228,8 @@ class _Trainer:
             check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes, first)
         except RewardBudgetExceeded:
             self._save(i)
-            # A requested stop can cause the failures: the reward service stops first, or pending requests are cancelled.
+            # The failures can be caused by a requested stop, if the reward service stops first or if pending requests
+            # are cancelled.
             if self._distributed.any_rank(self._hooks.should_stop()):
                 raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
             raise

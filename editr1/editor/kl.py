@@ -1,4 +1,4 @@
-"""KL penalty on the distance between the trained policy and the reference policy, in three forms that public code uses."""
+"""KL penalty on the distance between the trained policy and the reference policy, in three forms used by public code."""
 
 from __future__ import annotations
 

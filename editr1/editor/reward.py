@@ -1,6 +1,6 @@
-"""Asynchronous scoring of edited images by the verifier.
+"""Score edited images asynchronously with the verifier.
 
-If scoring fails, the sample is masked and counted. A failure is never replaced by a number.
+If scoring fails, the sample is masked and counted; a failure is never replaced with a number.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Rewards:
 
 
 class RewardCollector:
-    """Scoring of samples in background threads while sampling continues. Use it as a context manager.
+    """Collector that scores samples in background threads while sampling continues. Use it as a context manager.
 
     Args:
         scorer: Function that scores edited images. It returns one outcome per image, in the same order, and must be
@@ -152,7 +152,7 @@ class RewardCollector:
         )
 
     def _start(self, samples: Sequence[EditedSample]) -> None:
-        context = contextvars.copy_context()  # keeps the current OpenTelemetry span as the parent of the request
+        context = contextvars.copy_context()  # This makes the current OpenTelemetry span the parent of the request.
         future = self._pool.submit(context.run, self._score, samples)
         self._running.append(([sample.sample_id for sample in samples], future))
 
@@ -173,11 +173,11 @@ class RewardCollector:
 def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int], first: str = "") -> None:
     """Check that scoring failed for at most the fraction ``allowed`` of ``total`` samples.
 
-    ``first`` is the reason why the first of them failed, which the error message quotes.
+    ``first`` is the reason of the first failure, for the error message.
 
     Raises:
-        RewardUnreachable: Too many failed, most of them because the reward service could not be reached.
-        RewardBudgetExceeded: Too many failed for other reasons.
+        RewardUnreachable: Scoring failed too often, mostly because the reward service could not be reached.
+        RewardBudgetExceeded: Scoring failed too often for other reasons.
     """
     if total and failed > allowed * total:
         unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed

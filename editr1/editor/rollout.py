@@ -39,10 +39,11 @@ class SdeSettings:
 def sample_trajectories(
     policy: EditorPolicy, condition: Condition, specs: Sequence[SampleSpec], settings: SdeSettings
 ) -> TrajectoryBatch:
-    """Sample edits in one batch. Steps inside a sample's window are stochastic, all others are deterministic ODE steps.
+    """Sample edits in one batch.
 
-    After each step, the latents are rounded to the storage dtype, and sampling continues from the rounded values. Therefore
-    the update recomputes exactly the sampled steps, and the first likelihood ratio is 1.
+    Steps inside a sample's window are stochastic, and all other steps are deterministic ODE steps. After each step,
+    the latents are rounded to the storage dtype, and sampling continues from the rounded values. Therefore, the
+    update recomputes exactly the sampled steps, and the first likelihood ratio is 1.
     """
     device, size = policy.device, len(specs)
     condition_rows = torch.tensor([spec.condition_row for spec in specs], device=device)

@@ -1,4 +1,4 @@
-"""Sampling in one iteration of editor training.
+"""Sample edits in one iteration of editor training.
 
 Each edit case gets one group of samples. Each batch is submitted for scoring as soon as it is decoded.
 """
@@ -29,7 +29,8 @@ class _PreparedCase:
     keyed: KeyedCase
     image: Image.Image
     source: EncodedImage
-    """The source image for the verifier. It has the size of the edited image, so that the two differ only in the edit."""
+    """The source image for the verifier. It has the size of the edited image, so that the two images differ only in
+    the edit."""
 
 
 class GroupSampler:
@@ -99,7 +100,7 @@ class GroupSampler:
         )
 
     def _by_size(self, cases: Sequence[KeyedCase]) -> dict[tuple[Size, Size], list[_PreparedCase]]:
-        """Group the cases by the sizes of edit and reference image, because a batch can only contain images of one size."""
+        """Group the cases by the sizes of the edited and the reference image, because all images in a batch must have the same size."""
         by_size: dict[tuple[Size, Size], list[_PreparedCase]] = defaultdict(list)
         for keyed in cases:
             image = decode_image(keyed.case.source.data)

@@ -46,8 +46,8 @@ def transition(
 def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
     """Flow-SDE step with s = a sqrt(sigma / (1 - sigma)) and std = s sqrt(-dt), where a is ``noise_level``.
 
-    At sigma = 1 the denominator would be 0, so it becomes 1 - ``sigma_next``. At ``noise_level`` 0, the step equals the Euler
-    step of the ODE.
+    At sigma = 1, where the denominator would be 0, it is replaced with 1 - ``sigma_next``. With ``noise_level`` 0,
+    the step is the Euler step of the ODE.
     """
     x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     dt = sigma_next - sigma
@@ -79,8 +79,9 @@ def ode_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gaussian") -> Tensor:
     """Return the log-density of ``sample`` ``[B, ...]``, averaged over its elements, as ``[B]`` fp32.
 
-    The form ``gaussian`` is the log-density of a Gaussian. The form ``public`` is that of the published CPS code,
-    -(sample - mean)^2 without 1/(2 std^2) and constants. Its likelihood ratios have another scale and need another clip range.
+    The form ``gaussian`` is the log-density of a Gaussian. The form ``public`` is -(sample - mean)^2, as in the
+    published CPS code, without the factor 1/(2 std^2) and without constants. Its likelihood ratios have a different
+    scale and need a different clip range.
 
     Raises:
         ValueError: The form is ``gaussian`` and ``std`` is 0. A deterministic step has no density.

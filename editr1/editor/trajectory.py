@@ -1,4 +1,7 @@
-"""Sampled denoising trajectories. Sampling creates them, scoring adds scores and advantages, and the update trains on them."""
+"""Sampled denoising trajectories.
+
+The sampler creates them, scores and advantages are attached to them, and the update trains on them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class SampleSpec:
         group_key: Key of the sample's group: the position of its edit case in the training order.
         condition_row: Row of the :class:`Condition` that encodes the instruction and the reference image of the case.
         window_start: Index of the first stochastic step.
-        noise_seed: Random seed for the initial noise and of the noise of the stochastic steps.
+        noise_seed: Random seed for the initial noise and for the noise of the stochastic steps.
     """
 
     sample_id: int
@@ -36,7 +39,7 @@ class TrajectoryBatch:
 
     A batch is immutable: :func:`attach_scores` and :func:`attach_advantages` return new batches. B is the number of
     samples, W the number of stochastic steps and T the number of denoising steps. Tensors marked with * are on the
-    policy's device, the others on the CPU.
+    policy's device, and the others are on the CPU.
 
     Attributes:
         condition: Encoded instructions and reference images, with one row per edit case.

@@ -1,7 +1,8 @@
 """The policy update of one iteration.
 
-The update recomputes the stochastic steps of the sampled trajectories and minimises the clipped loss over them, plus the KL
-penalty. Every forward pass has an autocast context of its own, so that it uses the current weights in every precision.
+The update recomputes the stochastic steps of the sampled trajectories and minimises the clipped loss over them, plus
+the KL penalty. Every forward pass has its own autocast context, so that it uses the current weights in every
+precision.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class UpdateStats:
 
 
 class Updater:
-    """Optimization of the policy on the trajectory batches of each iteration."""
+    """Optimizer of the policy, which trains on the trajectory batches of each iteration."""
 
     def __init__(
         self,
@@ -73,10 +74,10 @@ class Updater:
     def update(self, batches: Sequence[TrajectoryBatch], num_signal: int, num_scored: int) -> UpdateStats:
         """Run all passes of one iteration over the samples.
 
-        The policy loss of an optimizer step is the mean over its stochastic steps and over the samples with a training
-        signal. The KL penalty is the mean over its stochastic steps and over all samples with a score, including those of
-        groups without a signal. Both means are over the samples of all processes, so the gradient depends neither on the
-        number of processes nor on the batches.
+        The policy loss of an optimizer step is the mean over its stochastic steps and over the samples with a
+        training signal. The KL penalty is the mean over its stochastic steps and over all samples with a score,
+        including samples of groups without a signal. Both means are over the samples of all processes, so the
+        gradient depends neither on the number of processes nor on the batches.
 
         Args:
             batches: This process's batches, with advantages attached.
@@ -92,7 +93,7 @@ class Updater:
         stats = UpdateStats()
         if num_signal == 0:
             return stats
-        with attention_kernels():  # also for the activations that gradient checkpointing recomputes
+        with attention_kernels():  # The context also applies to activations that gradient checkpointing recomputes.
             for _ in range(self._config.passes):
                 for steps in self._step_groups():
                     self._optimizer.zero_grad(set_to_none=True)

@@ -1,1 +1,1 @@
-"""The entry modules of the six kinds of stages. Code that they share is in ``runtime``."""
+"""The entry modules of the six kinds of stages. Shared code is in the package ``runtime``."""

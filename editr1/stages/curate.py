@@ -25,7 +25,7 @@ Row = TypeVar("Row", bound=DataModel)
 
 @dataclass(frozen=True)
 class _Tables:
-    """Input tables of curation, and functions that decide whether a case is used for RL or held out."""
+    """Input tables of curation, and functions that return whether a case is used for RL or held out."""
 
     cases: Path
     candidates: Path
@@ -38,7 +38,7 @@ class _Tables:
 def body(context: StageContext) -> dict[str, float]:
     """Prepare the input tables, run curation on them, and commit the resulting rows, pairs and cases.
 
-    Return curation's metrics, such as the number of rows, and the number of pairs that were dropped by reason.
+    Return the metrics of curation, such as the number of rows, and the number of dropped pairs per reason.
     """
     from editr1.curation.pairs import attach_principles
     from editr1.curation.pipeline import CASES, ROWS, curate
@@ -155,7 +155,7 @@ def _case(row: DataModel) -> EditCase:
 
 @contextmanager
 def _running_labeller(config: CurateStageConfig) -> Iterator[CurateConfig]:
-    """Yield the settings of curation with the addresses of running endpoints.
+    """Context manager that yields the settings of curation with the addresses of running endpoints.
 
     For the labellers "shapes" and "photos", a local labelling server runs until the context exits.
     """

@@ -38,9 +38,10 @@ EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "be
 
 @dataclass
 class _Evaluation:
-    """State that the parts of an evaluation share: settings, inputs, and the results per pair and per edit so far.
+    """State shared by the parts of an evaluation: settings, inputs, and the results per pair and per edit so far.
 
-    ``verifiers`` and ``editors`` map titles in the report to names of stage inputs, for the inputs that were given.
+    ``verifiers`` and ``editors`` map titles in the report to names of stage inputs. They contain only inputs that are
+    set.
     """
 
     context: StageContext
@@ -58,10 +59,10 @@ class _Evaluation:
 def body(context: StageContext) -> dict[str, float]:
     """Evaluate the verifiers and editors among the inputs, commit the results, and return the main metrics.
 
-    The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per verifier and preference
-    pair), ``edits.jsonl`` (one line per edit) and, with public benchmarks, ``public.jsonl`` (one line per request about an
-    edit). All but the first contain the verdicts, the traces and the digest of every
-    edit, so that every metric can be recomputed from them. For the formats see :class:`ReportData` and
+    The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per verifier and
+    preference pair), ``edits.jsonl`` (one line per edit) and, with public benchmarks, ``public.jsonl`` (one line per
+    request about an edit). All files except ``evaluation.json`` contain the verdicts, the traces and the digest of
+    every edit, so that every metric can be recomputed from them. For the formats see :class:`ReportData` and
     :mod:`editr1.evaluation.items`.
     """
     from editr1.evaluation.metrics import Bootstrap
@@ -92,7 +93,7 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _check_tables(evaluation: _Evaluation) -> None:
-    """Check every row that is used, before the weights of a model are loaded.
+    """Check every row that will be used, before the weights of a model are loaded.
 
     Raises:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
@@ -193,7 +194,7 @@ _PARTS: Final[tuple[Callable[[_Evaluation, ReportData], ReportData], ...]] = (
     _evaluate_editors,
     _evaluate_benchmarks,
 )
-"""The parts of an evaluation, in order. Each one returns the report data with its results added."""
+"""The parts of an evaluation, in order. Each part returns the report data with its results added."""
 
 
 def _commit(evaluation: _Evaluation, data: ReportData) -> None:
@@ -248,7 +249,7 @@ def _edit_cases(
     """Edit every case with one editor.
 
     If there is no ground truth, or if ``score_edits`` is set, the verifier in the input ``rl`` scores all edits.
-    Otherwise it scores only the edits that the gallery of the report shows. Without the input ``rl``, no scores are added.
+    Otherwise, it scores only the edits in the gallery of the report. Without the input ``rl``, no scores are added.
     """
     from editr1.evaluation.editor_eval import evaluate_editor, with_scores
 
@@ -314,7 +315,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFun
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     """Load a verifier and return a function that scores edits.
 
-    Each call of this function samples with another seed. The n-th call uses the same seed for every verifier.
+    Each call of this function samples with a different seed. The n-th call uses the same seed for every verifier.
     """
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine

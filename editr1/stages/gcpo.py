@@ -9,7 +9,7 @@ from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the input model on the input pairs, commit the trained model, and return the metrics of the training."""
+    """Train the input model on the input pairs, commit the trained model, and return the training metrics."""
     from editr1.data.tables import read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.gcpo import train_gcpo

@@ -12,7 +12,7 @@ from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the input editor on the input cases, commit the trained editor, and return the metrics of the training."""
+    """Train the input editor on the input cases, commit the trained editor, and return the training metrics."""
     from editr1.data.types import EditCase
     from editr1.data.valid_rows import check_table
     from editr1.editor.grpo import train_grpo
@@ -53,11 +53,11 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _check_identity(job: StageJob) -> None:
-    """Raise RewardsDiffer if the reward servers no longer have the model and the settings from which the stage's key was computed."""
+    """Raise RewardsDiffer if the model or the settings of the reward servers have changed since the stage's key was computed."""
     from editr1.serving.identity import RewardsDiffer, ask_identity
 
     if job.reward is None or not job.reward.settings:
-        return  # only the digest is known, which the client compares with that of every response
+        return  # Only the digest is known. The client compares it with the digest in every response.
     if lines := job.reward.differences(ask_identity(job.reward_urls, 0.0)):
         raise RewardsDiffer(
             "\n".join(

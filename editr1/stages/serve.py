@@ -14,7 +14,7 @@ log = logging.getLogger("editr1.stage")
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Load the verifier and serve it until SIGTERM. Then answer the requests that were accepted, and return.
+    """Load the verifier and serve it until SIGTERM is received. Then complete the accepted requests, and return.
 
     When the server is ready, its URL and the digest of its model are written to ``service.json`` in the working
     directory.

@@ -19,10 +19,10 @@ POLL_SECONDS = 0.5
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the input model, commit the trained model, and return the metrics of the training.
+    """Train the input model, commit the trained model, and return the training metrics.
 
-    The training rows are the input ``rows``. If the input ``pairs`` is given instead, the model samples traces for the
-    pairs, and those whose scores agree best with the human preferences become the training rows.
+    The training rows are the input ``rows``. If the input ``pairs`` is given instead, the model samples traces for
+    the pairs, and the traces whose scores agree best with the human preferences become the training rows.
     """
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
@@ -82,7 +82,7 @@ def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     pairs = context.table("pairs")
     check_pairs(pairs, [context.input("model")])
     engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch_size=256)
-    # The mean score of an edit is not used, so that one parsed trace is enough.
+    # The mean score of an edit is not used, so one parsed trace is sufficient.
     sampling = Sampling(
         temperature=1.0, num_traces=config.best_of_n, max_tokens=config.max_new_tokens, min_parsed_fraction=0.0
     )

@@ -322,7 +322,9 @@ def test_labelling_server_does_not_listen_on_all_interfaces_by_default() -> None
 def test_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, because no request was answered"):
+    with pytest.raises(
+        EndpointUnavailable, match="decompose: 12 of 12 items failed, because no request received a response"
+    ):
         run(settings, tables, tmp_path)
 
 

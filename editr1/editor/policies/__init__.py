@@ -1,4 +1,4 @@
-"""Editor policies: diffusers editing pipelines, wrapped for sampling and training of single denoising steps."""
+"""Editor policies: wrappers of diffusers editing pipelines with which single denoising steps can be sampled and trained."""
 
 from __future__ import annotations
 

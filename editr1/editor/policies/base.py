@@ -19,7 +19,7 @@ from editr1.data.rules import MAX_ASPECT_RATIO
 from editr1.editor.policies.components import load_pipeline
 
 MAX_SIDE = 1024
-"""If no ``resolution`` is set, edited images have an area of at most ``MAX_SIDE**2`` pixels."""
+"""Square root of the maximum area, in pixels, of an edited image if no ``resolution`` is set."""
 
 
 class NotFinite(ArithmeticError):
@@ -52,7 +52,10 @@ class Condition:
         return len(next(iter(self.rows.values())))
 
     def take(self, index: Tensor) -> Condition:
-        """Return a condition with the rows ``index`` ``[B]``. A row may be selected several times."""
+        """Return a condition that consists of the rows with the indices ``index`` ``[B]``.
+
+        A row may occur several times.
+        """
         return Condition(
             {name: rows[index.to(rows.device)] for name, rows in self.rows.items()}, self.shared, self.size
         )
@@ -61,8 +64,8 @@ class Condition:
 class EditorPolicy(ABC):
     """An editor as a velocity field over packed latents ``[B, tokens, channels]``.
 
-    Preprocessing, noise levels and velocities are those of the diffusers pipeline. With the same initial noise and without
-    stochastic steps, the samples equal the output of the pipeline.
+    Preprocessing, noise levels and velocities are those of the diffusers pipeline. With the same initial noise and
+    without stochastic steps, the samples are identical to the output of the pipeline.
     """
 
     kind: ClassVar[str]
@@ -92,7 +95,7 @@ class EditorPolicy(ABC):
 
     @property
     def multiple(self) -> int:
-        """Height and width of an edited image are multiples of this number of pixels: the VAE factor times the packing factor."""
+        """Number of pixels of which the height and the width of an edited image are multiples: the VAE factor times the packing factor."""
         return int(self.pipeline.vae_scale_factor) * 2
 
     def to(self, device: torch.device | str) -> EditorPolicy:
@@ -103,9 +106,10 @@ class EditorPolicy(ABC):
     def working_size(self, image: Image.Image, resolution: int | None) -> Size:
         """Return the size at which ``image`` is edited.
 
-        The area is about ``resolution`` squared, the aspect ratio is kept, and the sides are multiples of ``multiple``.
-        If ``resolution`` is None, the image keeps its size, except that the sides are rounded down to multiples and that the
-        area is at most 1024 x 1024 pixels. The aspect ratio is at most that which a verifier can read (200).
+        The area is about ``resolution`` squared, the aspect ratio is preserved, and the sides are multiples of
+        ``multiple``. If ``resolution`` is None, the size is unchanged, except that the sides are rounded down to
+        multiples and the area is limited to 1024 x 1024 pixels. The aspect ratio is limited to the maximum that a
+        verifier accepts (200).
         """
         return working_size(image.width, image.height, resolution, self.multiple)
 
@@ -184,13 +188,13 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
         longest = max(multiple, resolution * resolution // multiple // multiple * multiple)
         sides = [min(side, longest) for side in sides]
     height, width = (max(multiple, side) for side in sides)
-    # Rounding must not make an edit slimmer than a verifier can read.
+    # Rounding must not cause an aspect ratio that the verifier does not accept.
     longest = int(MAX_ASPECT_RATIO) * min(height, width)
     return Size(min(height, longest), min(width, longest))
 
 
 def _remove_origin(folder: Path) -> None:
-    """Delete the path of the original model from all config files, so that equal models have equal digests."""
+    """Delete the path of the original model from all config files, so that identical models have the same digest."""
     for file in [folder / "model_index.json", *folder.rglob("config.json")]:
         config = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:

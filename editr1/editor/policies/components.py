@@ -1,4 +1,4 @@
-"""Load an editor pipeline so that incomplete weights of any component are refused."""
+"""Load an editor pipeline, and reject it if the weights of any component are incomplete."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LIBRARIES: Final = ("diffusers", "transformers")
 def load_pipeline(folder: Path, dtype: torch.dtype, **given: Any) -> Any:
     """Load the pipeline in ``folder`` with weights in ``dtype``. Components in ``given`` are not loaded.
 
-    diffusers does not report what it initialized at random in a pipeline. Each model is therefore loaded on its own, text
-    encoders and the VAE included.
+    diffusers does not report the weights of a pipeline that it initialized at random. Each model, including text
+    encoders and the VAE, is therefore loaded separately.
 
     Raises:
         UnusableModel: A component is missing or cannot be loaded, or its weights are incomplete; see :func:`load_weights`.
@@ -48,7 +48,7 @@ def _load_models(folder: Path, dtype: torch.dtype, skipped: set[str]) -> dict[st
         if issubclass(model_class, PreTrainedTokenizerBase):
             _check_vocabulary(folder / name, model_class)
         if issubclass(model_class, PreTrainedModel):
-            options = {"dtype": dtype, "ignore_mismatched_sizes": True}  # mismatches are reported by load_weights
+            options = {"dtype": dtype, "ignore_mismatched_sizes": True}  # load_weights reports mismatches.
         elif issubclass(model_class, ModelMixin):
             options = {"torch_dtype": dtype}
         else:
@@ -58,7 +58,10 @@ def _load_models(folder: Path, dtype: torch.dtype, skipped: set[str]) -> dict[st
 
 
 def _check_vocabulary(folder: Path, tokenizer_class: Any) -> None:
-    """Raise UnusableModel if ``folder`` has no vocabulary. transformers would build a tokenizer with an empty one."""
+    """Raise UnusableModel if ``folder`` has no vocabulary.
+
+    Without one, transformers would build a tokenizer with an empty vocabulary.
+    """
     names = sorted({"tokenizer.json", *tokenizer_class.vocab_files_names.values()})
     if not any((folder / name).is_file() for name in names):
-        raise UnusableModel(f"{folder}: has none of the files {', '.join(names)}; use a complete pipeline folder")
+        raise UnusableModel(f"{folder}: contains none of the files {', '.join(names)}; use a complete pipeline folder")

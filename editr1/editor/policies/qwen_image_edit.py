@@ -22,8 +22,8 @@ class QwenImageEditPolicy(EditorPolicy):
     The reference image is used twice: Qwen2.5-VL encodes it together with the instruction, and its latents follow the noisy
     latents in the transformer's input sequence.
 
-    A ``guidance`` above 1 adds a second forward pass with ``negative_prompt``. The combined prediction is rescaled to the norm
-    of the conditional one, as in the pipeline. Sampling and the update both use guidance.
+    A ``guidance`` above 1 adds a second forward pass with ``negative_prompt``. The combined prediction is rescaled to
+    the norm of the conditional prediction, as in the pipeline. Sampling and the update both use guidance.
     """
 
     kind = "QwenImageEditPipeline"

@@ -1,4 +1,4 @@
-"""Load and save the processor of Qwen-Image-Edit if torchvision is not installed.
+"""Load and save the processor of Qwen-Image-Edit without torchvision.
 
 transformers can build ``Qwen2VLProcessor`` only with a video processor, which requires torchvision. Image editing does not
 need the video processor.

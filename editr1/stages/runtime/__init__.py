@@ -1,1 +1,1 @@
-"""Code that the stage modules share: start of processes, inputs and outputs, and reporting from a pod."""
+"""Code shared by the stage modules: starting processes, inputs and outputs, and reporting from a pod."""

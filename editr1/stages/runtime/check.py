@@ -2,7 +2,7 @@
 
     python -m editr1.stages.runtime.check [--ready http://rrm:8000]
 
-The exit code is 0, or that of the first check that fails.
+The exit code is 0, or the exit code of the first check that fails.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class StageContext:
-    """What one process of a stage needs in one attempt: settings, inputs, outputs, progress and checkpoints."""
+    """Environment of one process of a stage in one attempt: settings, inputs, outputs, progress and checkpoints."""
 
     def __init__(self, job: StageJob, should_stop: Callable[[], bool]) -> None:
         self.job = job
@@ -37,7 +37,9 @@ class StageContext:
         self._damage_found = False
         """A checkpoint in the store is damaged. Files of later checkpoints are therefore compared with those in the store."""
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
-        if self.is_main and not job.progress_file.exists():  # in a new pod, continue the lines of earlier pods
+        if (
+            self.is_main and not job.progress_file.exists()
+        ):  # In a new pod, continue the progress lines of earlier pods.
             self._earlier.write_bytes(self.store.get_record(progress_key(job.run, job.stage, job.key)) or b"")
         self.progress = Progress(job.progress_file if self.is_main else None)
 
@@ -102,7 +104,7 @@ class StageContext:
         where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
         if reference is None:
-            raise ConfigError(f"{where}: this input is required, but was not given; add it to the inputs of the stage")
+            raise ConfigError(f"{where}: this input is required, but it is not set; add it to the inputs of the stage")
         with span(Span.LOAD, input=name, digest=reference):
             if reference.startswith("hub:"):
                 folder = Path(_from_hub(reference, where))
@@ -119,7 +121,7 @@ class StageContext:
         return str(folder)
 
     def name_input(self, error: UnusableModel) -> UnusableModel:
-        """Return ``error`` with the name and the reference of the input whose local folder it reports."""
+        """Return ``error`` with the name and the reference of the input to whose local folder the message refers."""
         names = [text for folder, text in self._folders.items() if folder in str(error)]
         return type(error)(f"{names[0]}: {error}") if names else error
 

@@ -69,7 +69,8 @@ def _run(body: Body, job: StageJob) -> int:
     stop = _StopFlag()
     signal.signal(signal.SIGTERM, stop.set)
     if DistributedContext().is_local_main:
-        # Ctrl-C reaches the whole foreground process group; the launcher sends SIGTERM to this process.
+        # Ctrl-C sends SIGINT to the whole foreground process group. It is ignored here, because the launcher sends
+        # SIGTERM to this process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         context = StageContext(resolve_job(job, open_store(job.store)), should_stop=stop)

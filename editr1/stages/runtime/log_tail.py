@@ -1,4 +1,4 @@
-"""Buffer for the last log lines of each rank of a stage, which a pod copies to the artifact store."""
+"""Buffer for the last log lines of each rank. A pod copies them to the artifact store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LogTail:
             self._lines[int(rank[1]) if rank else -1].append(line)
 
     def text(self) -> list[str]:
-        """Return all buffered lines: first those of the launcher, then those of each rank in ascending order."""
+        """Return all buffered lines: first the lines of the launcher, then the lines of each rank in ascending order."""
         with self._lock:
             return [line for rank in sorted(self._lines) for line in self._lines[rank]]
 

@@ -3,10 +3,10 @@
     python -m editr1.stages.runtime.pod sft
 
 The pod's main process resolves the references in the job file and starts the stage as a child process. The child runs
-the same program as a stage on a local machine. The main process forwards signals to the child. It writes progress, the
-last log lines of every rank, spans and the exit code to the store. Because it does not import torch, it uses little
-memory and survives if the kernel's OOM killer ends a rank. If the whole pod is killed, the attempt's record has no exit
-code. The next attempt counts such records as lost attempts.
+the same program as a stage on a local machine. The main process forwards signals to the child. It writes progress,
+the last log lines of every rank, spans and the exit code to the store. It does not import torch, so it uses little
+memory and survives if the kernel's OOM killer ends a rank. If the whole pod is killed, the attempt's record has no
+exit code. The next attempt counts such records as lost attempts.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class _Attempt:
             submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
         self._stored = self._record
-        """The record of this attempt as it was last written to the store."""
+        """The record of this attempt that was last written to the store."""
 
     def run(self) -> int:
         job = self._job
@@ -141,7 +141,8 @@ class _Attempt:
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
         self._stored = self._record
-        # Without a submission, a Helm release that was reinstalled with more memory looks the same as the earlier one.
+        # Without a submission id, a release that was reinstalled with more memory cannot be distinguished from the
+        # earlier release.
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(
@@ -155,7 +156,7 @@ class _Attempt:
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
             try:
                 code = self._run_stage(file)
-            except SystemExit:  # SIGTERM before the stage started
+            except SystemExit:  # SIGTERM was received before the stage process was started.
                 self._record = self._record.model_copy(update={"leaving": True})
                 self._finish(ExitCode.TERMINATED, 0)
                 raise
@@ -239,7 +240,10 @@ class _Attempt:
         return code
 
     def _publish(self, *, last: bool = False) -> None:
-        """Write to the store what has changed since the last call. If the store fails, leave the rest to the next call."""
+        """Write all changes since the last call to the store.
+
+        If the store fails, the next call writes the remaining changes.
+        """
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.current()
@@ -266,7 +270,7 @@ class _Attempt:
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
-    """Signal handler that exits the process. It is used until the stage process is started."""
+    """Signal handler that exits the process. It is installed until the stage process is started."""
     raise SystemExit(ExitCode.TERMINATED)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of verifiers and editors on public benchmarks, as a part of the evaluation stage.
+"""Evaluate verifiers and editors on public benchmarks, as a part of the evaluation stage.
 
 Reward benchmarks (EditScore, TIGER) compare the verifier's scores with human preferences. A VLM writes the principles
 of each case. Editor benchmarks (GEdit-Bench, ImgEdit-Bench) measure the quality
@@ -86,7 +86,7 @@ def benchmark_tables(
     Raises:
         BenchmarkError: The folder of a benchmark does not have the published layout.
         CurationError: The VLM's principles cannot be parsed.
-        LlmError: The VLM does not respond, or refuses every request.
+        LlmError: The VLM does not respond, or its server rejects every request.
         TooManyFailures: A larger fraction of edits has no score than ``config.max_failed_fraction`` allows.
     """
     tables: list[BenchmarkTable] = []
@@ -123,17 +123,19 @@ def _judge(
 
 
 def _checked(table: BenchmarkTable, config: EvaluateConfig) -> BenchmarkTable:
-    """Return ``table``. Log the edits without a score, and raise an error if there are more than the settings allow.
+    """Return ``table`` unchanged.
+
+    Log the number of edits without a score, and raise an exception if the settings do not allow this number.
 
     Raises:
-        RequestRefused: The judge refused every request, so that another attempt would fail, too.
+        RequestRefused: The judge rejected every request, so that another attempt would fail as well.
         TooManyFailures: A larger fraction of edits has no score than ``config.max_failed_fraction`` allows.
     """
     from editr1.llm.errors import RequestRefused
 
     tally = FailureTally(config.max_failed_fraction, table.num_edits, Counter(table.failures), table.first_failure)
     if tally.num_failed and tally.causes["refused"] == tally.num_edits:
-        raise RequestRefused(f"{table.name}: the judge refused all {tally.num_edits} edits: {tally.first}")
+        raise RequestRefused(f"{table.name}: the judge rejected all {tally.num_edits} edits: {tally.first}")
     if tally.num_failed:
         by_cause = ", ".join(f"{cause}: {n}" for cause, n in tally.causes.most_common())
         text = "%s: %d of %d edits have no score (%s). The first failure: %s"
@@ -173,9 +175,9 @@ def _reward_tables(
 def _principles(
     context: StageContext, config: PublicSetsConfig, name: RewardBenchmark, folder: Path
 ) -> dict[str, tuple[Principle, ...]]:
-    """Let the VLM write the principles of every case, and return them by case ID.
+    """Generate the principles of every case with the VLM, and return them by case id.
 
-    Cases for which this failed are left out.
+    Cases for which this failed are omitted.
     """
     from editr1.curation.pipeline import CASES, curate
     from editr1.data.tables import read_table, write_table

@@ -29,8 +29,9 @@ def launch_ranks(module: str, job: StageJob) -> int:
     from torch.distributed.run import config_from_args, get_args_parser
 
     os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
-    # Do not reuse the TCP store of the first rendezvous: a node that replaces a lost one does not know it, and both wait
-    # until they time out (torch 2.13, DynamicRendezvousHandler.next_rendezvous).
+    # Do not reuse the TCP store of the first rendezvous: a node that replaces a lost node does not know this store,
+    # and the nodes would wait for each other until they time out (torch 2.13,
+    # DynamicRendezvousHandler.next_rendezvous).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     single_node = os.environ.get("PET_NNODES", "1") in ("1", "1:1")
     if single_node:

@@ -95,6 +95,6 @@ def test_tokenizer_without_a_vocabulary_is_refused(flux_folder: Path, tmp_path: 
     folder = tmp_path / "editor"
     shutil.copytree(flux_folder, folder)
     (folder / tokenizer / "tokenizer.json").unlink()
-    with pytest.raises(UnusableModel, match="has none of the files") as raised:
+    with pytest.raises(UnusableModel, match="contains none of the files") as raised:
         load_policy(str(folder))
     assert str(folder / tokenizer) in str(raised.value)

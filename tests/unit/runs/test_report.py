@@ -113,7 +113,11 @@ def test_each_phase_has_curves_of_its_own_and_those_that_matter_are_first() -> N
     assert found[0].points == ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0))
     shuffled = {"learning_rate": [1.0] * 3, "pair_tie_rate": [0.1] * 3, "pair_half_credit": [0.5, 0.6, 0.7]}
     ordered = stage_curves(GCPO, phase_curves(lines("gcpo", shuffled)))
-    assert [curve.name for curve in ordered] == ["comparisons won (a tie counts half)", "comparisons tied", "learning rate"]
+    assert [curve.name for curve in ordered] == [
+        "comparisons won (a tie counts half)",
+        "comparisons tied",
+        "learning rate",
+    ]
     assert ordered[0].unit == "%" and ordered[0].phase == ""
     assert [y for _, y in ordered[0].points] == [50.0, 60.0, 70.0]
     assert set(curves(CURATE, progress)) == {"a: requests", "a: failed", "b: requests", "b: failed"}

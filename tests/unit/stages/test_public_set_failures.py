@@ -33,6 +33,6 @@ def test_more_failures_than_allowed_end_with_exit_code_4() -> None:
 
 
 def test_judge_that_refuses_everything_is_a_configuration_error_whatever_may_fail() -> None:
-    with pytest.raises(RequestRefused, match="the judge refused all 40 edits: 400: bad field") as error:
+    with pytest.raises(RequestRefused, match="the judge rejected all 40 edits: 400: bad field") as error:
         _checked(table(refused=40), EvaluateConfig(max_failed_fraction=1.0))
     assert exit_code_of(error.value) == ExitCode.CONFIG

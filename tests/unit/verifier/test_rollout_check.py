@@ -36,7 +36,11 @@ def counts(sides: list[tuple[Scores, Scores]]) -> dict[str, float]:
     ("sides", "truncated", "cause"),
     [
         (UNREADABLE, 4, r"all 12 traces were cut off at max_new_tokens 8, before their score; raise max_new_tokens"),
-        (UNREADABLE, 1, r"9 of 12 traces have no score that can be parsed \(3 were cut off .* the first one: no <score> tag"),
+        (
+            UNREADABLE,
+            1,
+            r"9 of 12 traces have no score that can be parsed \(3 were cut off .* the first one: no <score> tag",
+        ),
         (TIES, 0, r"all 12 comparisons are ties"),
         (RIGHT, 0, r"already ranks all 12 comparisons as the preferences do"),
         (TIES + RIGHT, 0, r"received the same reward \(12 of 24 comparisons are correct, 12 are ties, 0 of 24 traces"),
