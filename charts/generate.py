@@ -33,7 +33,7 @@ CHARTS: dict[str, type[BaseModel]] = {
     OPERATOR: OperatorValues,
 }
 CONFIG = "config"
-"""Key in the values of a chart under which the stage settings are."""
+"""Key of the stage settings in the values of a chart."""
 EXAMPLES = {
     "curate": "--set store.url=s3://my-bucket/editr1",
     "sft": "--set store.url=s3://my-bucket/editr1 --set inputs.rows=sha256:... --set inputs.model=hub:Qwen/Qwen2.5-VL-7B-Instruct",
@@ -46,7 +46,7 @@ EXAMPLES = {
 
 
 def files_of(chart: str) -> dict[Path, str]:
-    """Return the files that are generated for a chart: the text of each file by its path."""
+    """Return the files that are generated for a chart, as a mapping from path to text."""
     model = CHARTS[chart]
     folder = HERE / chart
     schema = _schema(model) if chart == OPERATOR else _stage_schema(model, kind_of(chart))

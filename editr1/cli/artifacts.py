@@ -104,7 +104,8 @@ def push(
 ) -> None:
     """Upload a folder as an artifact and print its digest.
 
-    Pickled files and damaged weights are refused. If the artifact already exists, its damaged files in the store are replaced.
+    Pickled files and damaged weights are rejected. If the artifact already exists, its damaged files in the store are
+    replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
@@ -114,10 +115,10 @@ def push(
 
     with reporting():
         if not folder.is_dir():
-            raise fail(f"{folder}: not a folder; give the folder of the artifact", ExitCode.CONFIG)
-        if kind != "checkpoint":  # the resume state of a trainer is not safetensors
+            raise fail(f"{folder}: not a folder; give the path of the folder to upload", ExitCode.CONFIG)
+        if kind != "checkpoint":  # The resume state of a trainer is not in safetensors format.
             check_model_folder(folder)
-        new = store is not None and not store.startswith("s3://")  # a folder is created
+        new = store is not None and not store.startswith("s3://")  # If the store is a folder, it is created.
         opened = open_store(parse_store(store)) if store and new else _open(store, cluster)
         echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 

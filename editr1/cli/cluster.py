@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Show the state of each stage of a run on the cluster: progress, remaining time, restarts, and why it waits.
+    """Show the state of each stage of a run on the cluster: progress, remaining time, restarts, and the reason for waiting.
 
     Example: editr1 status my-grpo -n editr1
     """
@@ -146,8 +146,8 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
                 echo(f"uninstalled {job.name}")
             else:
                 echo(
-                    f"{job.name} was not removed: no {connection.api.target.storage} contains a Helm release of that name;"
-                    " check helm_storage in the cluster settings"
+                    f"{job.name} was not removed: no {connection.api.target.storage} contains a Helm release with "
+                    "that name; check helm_storage in the cluster settings"
                 )
 
 
@@ -194,7 +194,7 @@ def wait(
 
 
 def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Print one sentence per stage that says what it is doing, or why it is not running.
+    """Print one sentence per stage that describes what the stage is doing, or why it is not running.
 
     Example: editr1 explain my-grpo -n editr1
     """
@@ -271,7 +271,7 @@ def timeline(
 ) -> None:
     """Draw the timeline of a run from the spans in its artifact store.
 
-    It needs neither a trace collector nor a cluster.
+    This command needs neither a trace collector nor a cluster.
 
     Example: editr1 timeline quickstart
     """
@@ -295,7 +295,9 @@ def timeline(
                     f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is configured;"
                     f" give --store or --cluster ({error})"
                 ) from None
-        own = runs_dir / run  # a run that was given another name has its own folder, and shares the store of the first
+        own = (
+            runs_dir / run
+        )  # A run that was renamed with --name has its own folder, but shares the store of the original run.
         spans = gather_spans(opened, run, (own if own.is_dir() else folder or own) / "spans.jsonl")
     if not spans:
         raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", ExitCode.CONFIG)

@@ -1,4 +1,4 @@
-"""Code that the commands share: common options, error reporting and signal handling."""
+"""Code shared by the commands: common options, error reporting and signal handling."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PATH_ERRORS = (
     errno.ELOOP,
     errno.ENAMETOOLONG,
 )
-"""Values of ``errno`` that mean that a path given by the user cannot be used."""
+"""Values of ``errno`` which indicate that a path given by the user cannot be used."""
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. The option can be repeated.")
@@ -63,7 +63,7 @@ NameOption = Annotated[
 ]
 ReplaceOption = Annotated[
     bool,
-    typer.Option("--replace", help="Replace the record of a run with the same name and other settings or inputs."),
+    typer.Option("--replace", help="Replace the record of a run with the same name and different settings or inputs."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Kubernetes namespace.")]
@@ -73,7 +73,7 @@ def open_store_option(store: str | None, cluster: Path | None) -> ArtifactStore 
     """Open the store of the option --store; None if neither the store nor a cluster file is given.
 
     The endpoint of a store on S3 comes from the cluster settings, as in the commands for runs on a cluster. If only
-    ``cluster`` is given, the URL comes from there, too. Raises ConfigError.
+    ``cluster`` is given, the URL also comes from the cluster settings. Raises ConfigError.
     """
     if store is None and cluster is None:
         return None
@@ -103,7 +103,7 @@ def fail(message: object, code: int) -> typer.Exit:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Context manager: on an error that the user can fix, print its message and exit with its exit code."""
+    """Context manager that handles errors that the user can fix: it prints the message and exits with the error's exit code."""
     try:
         yield
     except Editr1Error as error:
@@ -126,7 +126,7 @@ def _full_path(error: Exception) -> str:
 
 
 def _path_failure(error: OSError) -> Exception:
-    """Return the exception that ends the command for an error of the file system, or ``error`` itself if it is another one."""
+    """Return the exception that ends the command if ``error`` is a file system error; otherwise return ``error`` itself."""
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.filename is None or error.errno not in _PATH_ERRORS:
         return error
@@ -134,7 +134,7 @@ def _path_failure(error: OSError) -> Exception:
 
 
 class StopFlag:
-    """Callable that returns True once SIGINT or SIGTERM was received. A second signal raises KeyboardInterrupt."""
+    """Callable that returns True after SIGINT or SIGTERM was received. A second signal raises KeyboardInterrupt."""
 
     def __init__(self, message: str = "stopping after the next checkpoint; press Ctrl-C again to stop at once") -> None:
         self._stopped, self._message = False, message

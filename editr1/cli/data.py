@@ -22,7 +22,7 @@ MAX_SHOWN = 50
 def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl format.")]) -> None:
     """Print the problems of each invalid row of a table: the field, its value, and the rule.
 
-    Exits with 3 if there are any.
+    Exits with 3 if there are problems.
 
     Example: editr1 data check runs/curation/outputs/rows/rows.parquet
     """

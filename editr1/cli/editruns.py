@@ -49,7 +49,7 @@ class OperatorOptions:
     detach: bool = False
     """Return as soon as the run is created, without following it."""
     replace: bool = False
-    """Replace the record of a run with the same name and other settings or inputs."""
+    """Replace the record of a run with the same name and different settings or inputs."""
     reuse: tuple[str, ...] = ()
     """Names of runs whose finished stages are reused."""
 
@@ -65,11 +65,11 @@ def run_by_operator(
         store: settings with which this machine opens the artifact store.
         folder: local folder to which the run's spans are written.
         view: object that prints the progress.
-        options: whether to follow the run, and what to do with a run of the same name.
+        options: whether to follow the run, and what to do with a run with the same name.
 
     Raises:
         ConfigError: ``detach`` is set but the cluster has no operator, or another run has this name.
-        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
+        NameInUse: the record of the run has different settings or inputs, and ``replace`` is not set.
         StageFailed: a stage of the run failed.
         RunRejected: the operator rejected the run.
     """
@@ -112,12 +112,12 @@ def _require_operator(detach: bool) -> None:
 
 
 def _check_name(spec: RunSpec, store: ArtifactStore) -> None:
-    """Raise NameInUse if the store has a record of the run with other settings or inputs."""
+    """Raise NameInUse if the store has a record of the run with different settings or inputs."""
     from editr1.runs.name_in_use import NameInUse, run_differences
     from editr1.runs.record import load_record
 
     record = load_record(store, spec.metadata.name)
-    # Only the cluster can reach the addresses of reward servers there, so the model at an address is not compared.
+    # This machine cannot reach the reward servers in the cluster, so their models are not compared.
     if record and (lines := run_differences(record, spec, store, ask=None)):
         raise NameInUse(spec.metadata.name, lines, store.url)
 
@@ -145,8 +145,8 @@ def _load_record(store: ArtifactStore, name: str) -> RunRecord:
     record = load_record(store, name)
     if record is None:
         raise ConfigError(
-            f"run {name!r} has no record in {store.url}; the operator probably uses another artifact store;"
-            " set the same store in the operator's settings and in the cluster settings"
+            f"run {name!r} has no record in {store.url}; the operator probably uses a different artifact store; "
+            "set the same store in the operator's settings and in the cluster settings"
         )
     return record
 

@@ -1,4 +1,4 @@
-"""Show the progress of Helm releases of stages on the terminal until all of them have ended."""
+"""Show the progress of stages' Helm releases on the terminal until all of them have ended."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | 
 def _poll(connection: Connection, names: Sequence[str], screen: _Screen, tolerance: OutageTolerance) -> int | None:
     """Show the current state of the releases.
 
-    Returns the exit code if all have ended or one was removed, otherwise None.
+    Returns the exit code if all releases have ended or one was removed, otherwise None.
     """
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.overview import overview
@@ -118,7 +118,7 @@ def _has_ended(stage: StageOverview, now: float) -> bool:
 
 
 class _Screen:
-    """Terminal output of the progress of releases: bars on a terminal, otherwise a line every few seconds."""
+    """Display for the progress of releases: bars on a terminal, otherwise one line every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -146,7 +146,7 @@ class _Screen:
         self._console.print(f"  {text}")
 
     def note(self, about: str, text: str) -> None:
-        """Print ``text`` unless it equals the previous text with the same ``about``.
+        """Print ``text`` unless it is identical to the previous text with the same ``about``.
 
         ``about`` is the name of a release, or an empty string if the text concerns the whole cluster.
         """

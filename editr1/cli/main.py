@@ -54,7 +54,9 @@ def main() -> None:
             finally:
                 sys.stdout.flush()
     except typer.Exit as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what cannot be written is not written at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # This prevents another attempt to write the remaining output at exit.
         sys.exit(error.exit_code)
 
 

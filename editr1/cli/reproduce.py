@@ -57,7 +57,9 @@ def reproduce(
         ),
     ] = None,
     overrides: SetOption = None,
-    list_only: Annotated[bool, typer.Option("--list", help="List the claims and the runs, and start nothing.")] = False,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="List the claims and the runs without starting any run.")
+    ] = False,
 ) -> None:
     """Test the paper's claims with small runs on the shapes dataset (generated images with known ground truth).
 

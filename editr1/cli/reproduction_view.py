@@ -1,4 +1,4 @@
-"""Show the progress of ``editr1 reproduce`` on the terminal: a bar per active run, and one for all runs together."""
+"""Show the progress of ``editr1 reproduce`` on the terminal: one bar per active run, and one bar for all runs together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editr1.terminal.console import error_console, styled
 
 
 class ReproductionView:
-    """Progress display of a reproduction: bars on a terminal, otherwise a line per run every few seconds.
+    """Progress display of a reproduction: bars on a terminal, otherwise one line per run every few seconds.
 
     It also passes each intermediate result to ``on_results``.
     """

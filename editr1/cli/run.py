@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Backend(StrEnum):
-    """Values of the option --on: where the stages of a run are executed."""
+    """Values of the option --on, which determines where the stages of a run are executed."""
 
     LOCAL = "local"
     KUBERNETES = "kubernetes"
@@ -80,10 +80,10 @@ def run(
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
     If the cluster has the Edit-R1 operator, the operator starts the stages, even after this command has exited.
-    Otherwise this command starts them and has to keep running until the run has ended.
+    Otherwise, this command starts the stages and has to keep running until the run has ended.
 
-    A run with other settings or inputs than those that are recorded under its name is refused: choose another --name, or --replace the
-    record.
+    A run whose settings or inputs differ from those recorded under its name is rejected. In this case, choose another
+    --name, or use --replace.
     """
     import os
 
@@ -112,7 +112,8 @@ def run(
             opened = store_config(target, spec.spec.store)
         options = OperatorOptions(detach, replace, (spec.metadata.name,) if name else ())
         if name:
-            # Without a store of its own, the run shares that of the run file's name, so that finished stages can be reused.
+            # If the run file has no store, the renamed run shares the store of the original run, so that finished
+            # stages can be reused.
             opened = opened or store_at((runs_dir / spec.metadata.name / "store").resolve().as_uri())
             spec = _with_name(spec, name)
         folder = runs_dir / spec.metadata.name
@@ -137,7 +138,7 @@ def _reject_cluster_options(given: dict[str, object]) -> None:
 
 
 def _with_name(spec: RunSpec, name: str) -> RunSpec:
-    """Return ``spec`` with another name. Raises ConfigError if it is not a valid name of a run."""
+    """Return ``spec`` with the given name. Raises ConfigError if it is not a valid name for a run."""
     from editr1.config.loader import validate
     from editr1.runs.spec import Metadata
 
@@ -146,14 +147,17 @@ def _with_name(spec: RunSpec, name: str) -> RunSpec:
 
 
 def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
-    """Return ``spec`` with its artifact store replaced by the one from the command line, if there is one."""
+    """Return ``spec`` with its artifact store replaced with the store from the command line, if one is given."""
     if store is None:
         return spec
     return spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": store})})
 
 
 def _local_store(spec: RunSpec, folder: Path) -> ArtifactStore | None:
-    """Open the artifact store of a run for --check; None if it is not on this machine or does not exist yet."""
+    """Open the artifact store of a run for --check.
+
+    Returns None if the store is not on this machine or does not exist yet.
+    """
     from editr1.artifacts import open_store
     from editr1.config.store import store_at
 
@@ -169,7 +173,9 @@ def _execute(
     view: RunView,
     options: OperatorOptions,
 ) -> tuple[RunRecord, bool]:
-    """Execute a run, with the operator if the cluster has one. Returns its record and whether a stage was started.
+    """Execute a run, with the operator if the cluster has one.
+
+    Returns the record of the run, and whether a stage was started.
 
     Raises:
         typer.Exit: the operator executes the run, and this command stopped following it.
@@ -201,7 +207,7 @@ def _execute(
 
 
 def _show_report(record: RunRecord, folder: Path, store: StoreConfig | None, console: Console, browser: bool) -> None:
-    """Write the report of a run, print its table and its path, and open it in a browser if that is requested."""
+    """Write the report of a run, print its table and its path, and open it in a browser if requested."""
     from editr1.runs.report import write_report
 
     report = write_report(record, folder, store)

@@ -1,4 +1,4 @@
-"""``editr1 score``: let a reward server score one edit."""
+"""``editr1 score``: score one edit with a reward server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def score(
     ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a reward server score one edit, and print the verdict on each principle (a yes/no question about the edit).
+    """Score one edit with a reward server, and print the verdict on each principle (a yes/no question about the edit).
 
     Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
     """
@@ -57,7 +57,9 @@ def score(
     with reporting():
         questions = _principles(principles)
         if not is_address(server):
-            raise ConfigError(f"--server: {server!r} is not a valid address; give one such as http://127.0.0.1:8000")
+            raise ConfigError(
+                f"--server: {server!r} is not a valid address; use an address such as http://127.0.0.1:8000"
+            )
         images = {"source": {"data": _image(source)}, "edited": {"data": _image(edited)}}
         item = validate(ScoreItem, {**images, "instruction": instruction, "principles": questions})
         with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:

@@ -43,7 +43,7 @@ def curate(
     name: RunNameOption = None,
     replace: ReplaceOption = False,
 ) -> None:
-    """Write the training data: edit cases with principles, preference pairs, and SFT rows with reasoning traces.
+    """Create the training data: edit cases with principles, preference pairs, and SFT rows with reasoning traces.
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """

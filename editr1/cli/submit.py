@@ -51,15 +51,15 @@ def submit(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the Kubernetes objects, and install nothing.")
+        bool, typer.Option("--dry-run", help="Print the Kubernetes objects without installing them.")
     ] = False,
     replace: ReplaceOption = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage has ended.")] = False,
 ) -> None:
     """Run a stage on the cluster by installing its Helm chart. References to inputs are resolved to digests first.
 
-    If the same job is already running, the command attaches to it. A job with other settings or inputs than those that are recorded
-    under its name is refused: choose another --name, or --replace the record.
+    If the same job is already running, the command attaches to it. A job whose settings or inputs differ from those
+    recorded under its name is rejected. In this case, choose another --name, or use --replace.
 
     Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
     """
@@ -105,7 +105,7 @@ def render(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the Kubernetes objects of a stage, as its Helm chart renders them. It needs no cluster.
+    """Print the Kubernetes objects of a stage, as rendered by its Helm chart. This command needs no cluster.
 
     Example: editr1 render sft -f sft.yaml --set nodes=2
     """

@@ -28,7 +28,7 @@ PLAIN_SECONDS = 10.0
 
 
 class RunView:
-    """Run observer that prints progress: bars on a terminal, otherwise a line every few seconds."""
+    """Run observer that displays progress: bars on a terminal, otherwise one line every few seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or error_console()

@@ -20,7 +20,8 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 def attention_kernels() -> Iterator[None]:
     """Context manager that disables cuDNN's attention kernels.
 
-    The backward pass of cuDNN's attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels (torch 2.11, H200).
+    The backward pass of cuDNN's attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512
+    pixels (torch 2.11, H200).
     """
     with sdpa_kernel(_ATTENTION_BACKENDS):
         yield

@@ -53,8 +53,8 @@ class Answers(DataModel):
 
     Attributes:
         traces: All raw traces, in the order of generation.
-        verdicts: The answers to the principles of the case, one list for each trace that could be parsed. scores: The
-            final score of each of these traces, in [0, 10]. The score of the edit is their mean.
+        verdicts: The answers to the principles of the case, one list for each trace that could be parsed.
+        scores: The final score of each of these traces, in [0, 10]. The score of the edit is their mean.
         num_parsed: Number of traces that could be parsed. If the edit has no score, ``verdicts`` is empty nevertheless.
         unparsed: For each other trace, the reason why it could not be parsed.
         failure: The reason why the edit has no score: its cause and details, or an empty string.

@@ -59,9 +59,10 @@ def vlm_judge(
     Answers that ``parse`` accepts are cached in the file ``cache``, so that a resumed evaluation repeats only the
     requests without such an answer. Images whose longer side exceeds ``max_side`` pixels are downscaled.
 
-    The judge raises: RequestRefused: The server rejected all requests, and there were at least 20. TooManyFailures:
-        At least 20 requests failed, and they are a larger fraction than ``max_failed_fraction``. LlmError: A request
-        failed for another reason; see :meth:`editr1.llm.vlm.VlmClient.complete`.
+    The judge raises:
+        RequestRefused: The server rejected all requests, and there were at least 20.
+        TooManyFailures: At least 20 requests failed, and they are a larger fraction than ``max_failed_fraction``.
+        LlmError: A request failed for another reason; see :meth:`editr1.llm.vlm.VlmClient.complete`.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner

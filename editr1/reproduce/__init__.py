@@ -1,1 +1,1 @@
-"""Reproduction of the paper's claims on the shapes dataset: experiments, their comparisons, and a report of the outcomes."""
+"""Reproduction of the paper's claims on the shapes dataset: experiments, comparisons between them, and a report of the outcomes."""

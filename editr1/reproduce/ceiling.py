@@ -1,4 +1,4 @@
-"""Upper bounds of a verifier's accuracy: how often the ground truth and other annotators agree with the labels."""
+"""Upper bounds for a verifier's accuracy: how often the ground truth and other annotators agree with the labels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ UPPER_BOUNDS = ("truth", "people")
 
 
 class Ceiling(NamedTuple):
-    """Upper bounds of the accuracy: agreement with the preference labels, for each of ``n`` pairs with a winner.
+    """Upper bounds for the accuracy: agreement with the preference labels, for each of ``n`` pairs with a winner.
 
-    Arrays have the shape ``[n]``. A value is 1 for agreement, 0 for disagreement, and 0.5 if both edits of the pair have the
-    same score. ``truth`` is the agreement of the ground truth, and ``people`` is that of a second set of annotators. ``groups``
-    names the group of each pair for the bootstrap.
+    Arrays have the shape ``[n]``. A value is 1 for agreement, 0 for disagreement, and 0.5 if both edits of the pair
+    have the same score. ``truth`` is the agreement of the ground truth, and ``people`` is the agreement of a second
+    set of annotators. ``groups`` contains the bootstrap group of each pair.
     """
 
     truth: Floats

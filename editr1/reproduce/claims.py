@@ -1,4 +1,7 @@
-"""The claims of the paper. Each is a list of comparisons of two experiments; a rule decides whether a comparison holds."""
+"""The claims of the paper.
+
+Each claim is a list of comparisons of two experiments, and a rule decides whether a comparison holds.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ class Outcome(StrEnum):
 class Comparison:
     """A comparison of two experiments, which is one part of a claim.
 
-    A comparison of kind "gain" holds if ``first`` is better than ``second`` by at least ``least``. One of kind
-    "control" holds if ``first`` is not better than ``second``: the confidence interval of the difference must end below
-    ``most``. :func:`outcome` has the exact rules. Both limits are values of the metric before it is multiplied by
-    ``scale`` for display. ``paper`` is the result that the paper reports.
+    A comparison of kind "gain" holds if ``first`` is better than ``second`` by at least ``least``. A comparison of
+    kind "control" holds if ``first`` is not better than ``second``: the confidence interval of the difference must
+    end below ``most``. :func:`outcome` defines the exact rules. Both limits are values of the metric before it is
+    multiplied by ``scale`` for display. ``paper`` is the result that the paper reports.
     """
 
     claim: int
@@ -63,10 +66,10 @@ class Comparison:
 def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
     """Return the outcome of a comparison. ``found`` is the measured difference, or None if it was not measured.
 
-    The interval is the confidence interval of the difference. A gain holds if the interval lies above 0 and the
-    difference is at least ``least``. It does not hold if the interval lies below 0, or entirely below ``least``. A
-    control holds if the interval ends below ``most`` and does not lie above 0. It does not hold if the interval lies
-    above 0. Anything else is undecided.
+    The interval is the confidence interval of the difference. A gain holds if the interval is above 0 and the
+    difference is at least ``least``. It does not hold if the interval is below 0, or entirely below ``least``. A
+    control holds if the interval ends below ``most`` and is not entirely above 0. It does not hold if the interval is
+    entirely above 0. All other comparisons are undecided.
     """
     if found is None:
         return Outcome.MISSING
@@ -82,8 +85,8 @@ def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
 
 
 CLAIM_TITLES = {
-    1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic ratings",
-    2: "GCPO on few human preferences beats SFT alone",
+    1: "Verified traces are better than unverified traces; reasoning is better than bare verdicts and holistic ratings",
+    2: "GCPO on few human preferences is better than SFT alone",
     3: "The larger verifier is better",
     4: "Averaging the scores of several traces is better than one trace",
     5: "An editor trained with the better verifier as reward is better",
@@ -109,7 +112,7 @@ def make_comparisons(budget: Budget) -> list[Comparison]:
 
 
 def select_claims(comparisons: Iterable[Comparison], only: Iterable[str]) -> list[Comparison]:
-    """Return the comparisons of the claims named in ``only`` (see :data:`CLAIM_NAMES`), or all if it is empty.
+    """Return the comparisons of the claims in ``only`` (see :data:`CLAIM_NAMES`), or all comparisons if it is empty.
 
     Raises:
         ValueError: A name in ``only`` is not the name of a claim.
@@ -155,7 +158,7 @@ def _gcpo_claim(budget: Budget) -> list[Comparison]:
 
 
 def _over_sft(experiment: str, title: str, paper: str = "") -> list[Comparison]:
-    """Return the comparisons of claim 2 for one GCPO experiment, which ``title`` describes."""
+    """Return the comparisons of claim 2 for one GCPO experiment. ``title`` describes the experiment."""
     rl, shuffled, sft = _credit(experiment), _credit(f"{experiment}-shuffled"), _credit("tv")
     return [
         Comparison(2, f"{title} over SFT by at least 5 points", rl, sft, paper, least=0.05),
@@ -253,7 +256,7 @@ def _preference_claim() -> list[Comparison]:
     return [
         Comparison(
             6,
-            "GSB of the edits after RL against those before",
+            "GSB of the edits after RL against the edits before RL",
             Measure("editor-rl", "better", "after"),
             Measure("editor-rl", "better", "before"),
             "+23.2 % (by people)",

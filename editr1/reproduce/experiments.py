@@ -1,4 +1,4 @@
-"""The experiments of a reproduction: small runs, some of which read the outputs of others."""
+"""The experiments of a reproduction. They are small runs, some of which read outputs of other runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def run_name(seed: int, experiment: str) -> str:
 
 
 def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
-    """Return all experiments with the given seed, by name. Each comes after its dependencies."""
+    """Return all experiments with the given seed, by name.
+
+    Dependencies come before the experiments that need them.
+    """
     build, steps, controls = _ExperimentBuilder(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
         build.data("data", "T+V", "verified traces, preference pairs and cases"),
@@ -101,7 +104,7 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
     """Return the name of the experiment that trains the editor with a verifier ("rl" or "sft") as reward.
 
-    The name ends with the number of iterations. Only the name of the longest training contains no number.
+    The name ends with the number of iterations, except for the longest training run.
     """
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
@@ -115,7 +118,10 @@ def sampled_name(traces: int) -> str:
 
 
 def with_dependencies(names: Iterable[str], experiments: dict[str, Experiment]) -> list[Experiment]:
-    """Return the experiments ``names`` and all their dependencies. Each comes after its own dependencies."""
+    """Return the experiments ``names`` and all their dependencies.
+
+    Dependencies come before the experiments that need them.
+    """
     wanted: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -147,7 +153,7 @@ class _ExperimentBuilder:
             "variant": variant,
             "members": LABELLING_MODELS,
             "num_traces": 3,
-            # Short, because the small model encodes words outside its vocabulary letter by letter.
+            # The question is short, because the small model encodes words outside its vocabulary letter by letter.
             "holistic": {"follow": "done?", "keep": "kept?"},
             "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
         }
@@ -250,9 +256,10 @@ class _ExperimentBuilder:
         return StageSpec(name=str(kind), kind=kind, inputs=inputs, config=config)
 
     def _evaluated(self, trained: str, data: str = "data") -> StageSpec:
-        """Return the stage that evaluates a verifier on the held-out pairs. ``trained`` is the stage that trains it.
+        """Return the stage that evaluates a verifier on the held-out pairs.
 
-        A verifier for holistic ratings is evaluated with its two holistic questions instead of principles.
+        ``trained`` is the stage that trains the verifier. A verifier for holistic ratings is evaluated with its two
+        holistic questions instead of principles.
         """
         held_out = data if data == "data-holistic" else "data"
         inputs = {"pairs": self._output(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}

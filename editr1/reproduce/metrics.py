@@ -17,9 +17,9 @@ Floats = npt.NDArray[np.float64]
 Metric = Literal["half_credit", "strict", "ties", "inverted", "score", "follow", "keep", "quality", "hacked", "better"]
 PAIR_METRICS = ("half_credit", "strict", "ties", "inverted")
 HACKED_MIN_SCORE = 8.0
-"""An edit can only count as hacked if the verifier's score for it is at least this value (8: nearly usable)."""
+"""Minimum verifier score of an edit that counts as reward hacking (8: nearly usable)."""
 HACKED_MAX_TRUTH = 5.0
-"""An edit can only count as hacked if its ground-truth score is at most this value (5: partly correct)."""
+"""Maximum ground-truth score of an edit that counts as reward hacking (5: partly correct)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Measure:
         return self.metric in PAIR_METRICS
 
     def values(self, evaluated: EvaluatedItems) -> dict[str, float]:
-        """Return the value of the metric by pair or case id. Items whose scoring failed are left out."""
+        """Return the value of the metric by pair or case id. Items whose scoring failed are omitted."""
         if self.of_pairs:
             scored = [
                 (item.pair_id, item.winner, item.loser)
@@ -63,9 +63,10 @@ class Measure:
         return {name: value for name, value in found if value is not None}
 
     def groups(self, evaluated: EvaluatedItems) -> dict[str, str]:
-        """Return the group of each pair or case id for the bootstrap: its source image.
+        """Return the bootstrap group of each pair or case id: its source image.
 
-        It is the case if all have the same source image, and the id if the source images were not recorded.
+        The group is the case if all items have the same source image, and the id itself if the source images were not
+        recorded.
         """
         if self.of_pairs:
             pairs = {item.pair_id: item for item in evaluated.pairs}
@@ -76,7 +77,7 @@ class Measure:
 
 
 def differences(first: Mapping[str, float], second: Mapping[str, float] | None, metric: Metric) -> Floats:
-    """Return ``first - second`` for the ids that occur in both, in the order of ``first``.
+    """Return ``first - second`` for the ids that occur in both mappings, in the order of ``first``.
 
     If ``second`` is None, return the values of ``first``.
 

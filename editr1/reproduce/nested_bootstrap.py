@@ -1,4 +1,4 @@
-"""Two-stage bootstrap over seeds and items, because a claim must hold for other seeds and for other items."""
+"""Two-stage bootstrap over seeds and items, which shows whether a claim also holds for other seeds and other items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap, groups: Sequence[Groups] | None = None) -> Estimate:
-    """Estimate the mean over seeds of the mean over items, with a percentile interval of the two-stage bootstrap.
+    """Estimate the mean over seeds of the mean over items, with a percentile interval from the two-stage bootstrap.
 
     ``seeds[s]`` contains one value (or paired difference) per item of a seed, ``[n_s]``. Each resample draws seeds with
     replacement, then items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed,
@@ -27,7 +27,8 @@ def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap, groups: Seque
     if not seeds or any(values.size == 0 for values in seeds):
         raise ValueError(f"every seed needs at least one item, got {[values.size for values in seeds]} items per seed")
     count, rng = len(seeds), np.random.default_rng(bootstrap.seed)
-    # One row of means per position in the resample, so that a seed drawn twice has its items drawn twice.
+    # There is one row of means per position in the resample, so that the items of a seed that is drawn twice are
+    # drawn twice independently.
     codes = [group_codes(None if groups is None else groups[s], values.size) for s, values in enumerate(seeds)]
     means = np.stack(
         [

@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 
 class ReproductionObserver(Protocol):
-    """Receiver of the events of a reproduction, for example to display its progress."""
+    """Interface for receivers of the events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
         """Called if a run is not started, because its results already exist."""
@@ -76,7 +76,7 @@ def reproduce(
 ) -> Reproduction:
     """Run every experiment that the comparisons need with each seed, and compute the results of the comparisons.
 
-    If an experiment fails, the experiments that depend on it fail too, and the others continue. The report lists
+    If an experiment fails, the experiments that depend on it fail as well, and all others continue. The report lists
     the comparisons that could not be measured. If the same call is repeated after an interruption, it resumes.
 
     Raises:
@@ -121,7 +121,7 @@ class _Runs:
         self._store: ArtifactStore = open_store(where)
 
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
-        """Run the whole plan. When all runs of a seed have ended, yield all seeds whose runs have ended.
+        """Run all planned runs. When all runs of a seed have ended, yield all seeds whose runs have ended.
 
         If all runs of a seed are skipped, nothing is yielded at that point.
         """

@@ -1,4 +1,4 @@
-"""The files that a reproduction writes: reproduction.json, reproduction.html and table.md."""
+"""Write the output files of a reproduction: reproduction.json, reproduction.html and table.md."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from editr1.reproduce.results import Reproduction, check_existing_results
 class OutputFiles:
     """The output files of a reproduction in ``folder``: results (JSON), report (HTML) and table (Markdown).
 
-    The file names contain the names of the claims in ``only``. Therefore a reproduction of one claim does not overwrite a
-    reproduction of all claims.
+    The file names contain the names of the claims in ``only``. Therefore, a reproduction of one claim does not
+    overwrite a reproduction of all claims.
     """
 
     def __init__(self, folder: Path, only: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ CURVE_TITLES = {
 """Titles of the training curves on the page, by stage and metric. The GCPO metrics are the group statistics of the paper."""
 
 AXIS_RANGES = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
-"""Range of the axis on which differences are drawn, by unit."""
+"""Range of the axis for differences, by unit."""
 HISTORY_TITLES = {
     "score": "true score",
     "follow": "follow",

@@ -41,5 +41,5 @@ def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> lis
 
 
 def next_run(waiting: Sequence[PlannedRun], unfinished: Collection[str]) -> PlannedRun | None:
-    """Return the first run in ``waiting`` that depends on no run in ``unfinished``, or None if there is none."""
+    """Return the first run in ``waiting`` that does not depend on a run in ``unfinished``, or None if there is no such run."""
     return next((item for item in waiting if not set(item.needs) & set(unfinished)), None)

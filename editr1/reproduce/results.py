@@ -1,4 +1,4 @@
-"""The results of a reproduction: how they are collected from the runs, and what is written to the result files."""
+"""Collect the results of a reproduction from its runs, and define the data in the result files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Reproduction(_Result):
     comparisons: list[ComparisonResult]
     experiments: list[ExperimentResult]
     ceilings: dict[str, Estimate]
-    """Fractions of held-out pairs on which the ground truth and a second set of annotators agree with the labels."""
+    """Fraction of held-out pairs on which the ground truth agrees with the labels, and the same for a second set of
+    annotators."""
 
 
 class CollectedResults:
@@ -203,7 +204,10 @@ def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Boots
 
 
 def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return the version of each package in the runs. If they differ between runs, it is "<a> and <b>"."""
+    """Return the version of each package in the runs.
+
+    If the versions differ between runs, the text is "<a> and <b>".
+    """
     found: dict[str, set[str]] = {}
     for record in records:
         for name, version in record.versions.items():
@@ -215,8 +219,8 @@ def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -
     """Check that a new reproduction, which writes to ``file``, does not lose results of an earlier reproduction.
 
     Raises:
-        ConfigError: ``file`` does not contain a reproduction, or its reproduction has another budget, or seeds that
-            are not in ``seeds``.
+        ConfigError: ``file`` does not contain a reproduction, or contains a reproduction with a different budget or
+            with seeds that are not in ``seeds``.
     """
     if not file.is_file():
         return
@@ -229,10 +233,11 @@ def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -
             f"{file}: does not contain the results of a reproduction ({error}); delete the file"
         ) from None
     if kept_budget != budget.model_dump(mode="json"):
-        raise ConfigError(f"{file}: contains results of another budget, which would be overwritten; {advice}")
+        raise ConfigError(f"{file}: contains results for a different budget, which would be overwritten; {advice}")
     if others:
         raise ConfigError(
-            f"{file}: contains results of seed {others[0]}, which would be lost, because this command does not run this seed; {advice}"
+            f"{file}: contains results for seed {others[0]}, which would be lost because this command does not "
+            f"run this seed; {advice}"
         )
 
 

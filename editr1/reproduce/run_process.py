@@ -22,7 +22,7 @@ from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 GRACE = 2 * GRACE_SECONDS + 30
-"""Longest time in seconds that a run needs to stop. It first stops its stage, and then the reward server."""
+"""Maximum time in seconds that a run needs to stop. It first stops its stage, and then the reward server."""
 
 
 class RunProcess:
@@ -62,7 +62,7 @@ class RunProcess:
         return [(path.parent.name, line) for path, reader in self._readers.items() for line in reader.new()]
 
     def request_stop(self) -> None:
-        """Ask the run to commit a checkpoint and stop."""
+        """Request that the run commits a checkpoint and stops."""
         if self.poll() is None:
             self._process.terminate()
 
@@ -71,7 +71,7 @@ class RunProcess:
         wait_or_kill(self._process, grace)
 
     def failure_reason(self, store: ArtifactStore) -> str:
-        """Return why the run failed: the reason of the failed stage or, if none failed, the last line of the output."""
+        """Return the reason why the run failed: the reason of the failed stage or, if no stage failed, the last line of the output."""
         record = load_record(store, self._name)
         for stage in record.stages.values() if record else ():
             if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._start_time:
@@ -85,10 +85,10 @@ class RunProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a run: that of this process, without variables that override the run file.
+    """Return the environment of a run: the environment of this process without variables that override the run file.
 
-    By default, a run uses one thread. Then metrics do not depend on the number of cores, and runs do not compete for
-    cores.
+    By default, a run uses one thread, so that metrics do not depend on the number of cores, and runs do not compete
+    for cores.
     """
     prefixes = tuple(f"EDITR1_{name.upper()}__" for name in ("run", *Kind))
     overrides = {name for name in os.environ if name.startswith(prefixes) or name == "EDITR1_STORE"}

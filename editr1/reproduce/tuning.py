@@ -1,4 +1,4 @@
-"""How the settings of the experiments were tuned: the development seeds, and how many settings were tried."""
+"""Record of how the settings of the experiments were tuned: the development seeds, and how many settings were tried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEVELOPMENT_SEEDS = (0, 101, 201, 301, 401, 402, 601)
 
 
 class TunedChoice(NamedTuple):
-    """What was tuned, and how many settings were tried on the development seeds; see docs/reproduction.md."""
+    """A tuned choice, and the number of settings that were tried for it on the development seeds; see docs/reproduction.md."""
 
     what: str
     settings: int

@@ -1,1 +1,1 @@
-"""Kubernetes operator that runs the stages of every EditRun. When it is restarted, it continues all runs."""
+"""Kubernetes operator that runs the stages of every EditRun. After a restart, it continues all runs."""

@@ -1,4 +1,7 @@
-"""Run the operator with ``python -m editr1_operator``. Environment variables configure it; :class:`Options` lists them."""
+"""Run the operator with ``python -m editr1_operator``.
+
+The operator is configured with environment variables, which :class:`Options` lists.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,10 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class ForceDeletePod:
-    """Delete a pod of the stage by force. Its node is lost, so no kubelet can confirm that the pod has stopped."""
+    """Delete a pod of the stage by force.
+
+    The node of the pod is lost, so no kubelet can confirm that the pod has stopped.
+    """
 
     stage: str
     pod: str

@@ -26,13 +26,13 @@ from editr1_operator.client import MANAGER
 from editr1_operator.objects import MANAGED_BY, Objects, image_and_chart, service_status
 
 _APPLIED_LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
-"""Kinds of objects that need the stage's other objects. They are applied after those, in this order."""
+"""Kinds of objects that depend on the stage's other objects. They are applied last, in this order."""
 
 log = logging.getLogger("editr1.operator")
 
 
 class Applier:
-    """Executor of the actions that the operator decided on for one run."""
+    """Executor for the actions that the operator has planned for one run."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Applier:
             try:
                 self._apply_action(action)
             except ClusterUnreachable as error:
-                unreachable = error  # the other actions may still succeed
+                unreachable = error  # The other actions may still succeed.
             except ConfigError as error:
                 if isinstance(action, Launch | EnsureService):
                     failed[action.stage] = self._failed(action.stage, error)
@@ -137,15 +137,16 @@ class Applier:
         owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
         if owners and not shared and self._uid not in owners:
             raise RequestRefused(
-                409, f"{what} still belongs to an earlier run of this name; waiting until that object is deleted"
+                409, f"{what} still belongs to an earlier run with this name; waiting until that object is deleted"
             )
 
     def _release(self, objects: list[Object]) -> None:
         """Remove this run from the owners of a reward service's objects, and delete the objects that have no other owner.
 
-        The Deployment is handled last, because the operator looks at its owners to decide whether the run still uses the
-        service. Each request contains the resource version of its object, so the API server rejects it if another run has
-        become an owner in the meantime. The method then returns early, and the next reconciliation tries again.
+        The Deployment is handled last, because the operator checks its owners to decide whether the run still uses
+        the service. Each request contains the resource version of its object, so the API server rejects it if another
+        run has become an owner in the meantime. The method then returns early, and the next reconciliation tries
+        again.
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
@@ -169,7 +170,7 @@ class Applier:
 
     def _failed(self, stage: str, error: ConfigError) -> StageStatus:
         """Return the status of a stage whose objects could not be created because of ``error``."""
-        reason, message = Reason.SETTINGS, str(error)  # the chart rejected values from the namespace's settings
+        reason, message = Reason.SETTINGS, str(error)  # The chart rejected values from the namespace's settings.
         if isinstance(error, RequestRefused):
             reason, message = Reason.REFUSED, f"the API server rejected the stage's objects: {error}"
         return self._statuses[stage].model_copy(

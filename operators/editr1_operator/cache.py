@@ -1,6 +1,6 @@
 """In-memory cache of the EditRuns, jobs, services and pods that the operator watches.
 
-Jobs and pods are stored without the fields that the operator does not need, so that a thousand runs fit into its memory.
+Fields of jobs and pods that the operator does not need are not stored, so that a thousand runs fit into its memory.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Cache:
     def resync(
         self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Replace a cached job or service and its pods with what the API server listed.
+        """Replace a cached job or service and its pods with the objects that the API server listed.
 
         This removes objects whose deletion the watches did not report.
         """
@@ -172,7 +172,7 @@ def _pod(body: Mapping[str, Any]) -> CachedPod:
 
 
 def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Return True if an object is at least as new as the cached one.
+    """Return True if an object is at least as new as the cached object.
 
     After the operator has written an object, a watch may still report an older version of it.
     """

@@ -1,4 +1,4 @@
-"""Create the operator's Kubernetes client, which has a short timeout, never retries by itself, and counts its requests."""
+"""Create the operator's Kubernetes client, which has a short timeout, never retries a request, and counts its requests."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _summarize(
         return _summarize_active(jobs, active)
     failed = [stage for stage in status.stages if stage.state is RunState.FAILED]
     suspended = any(stage.state is RunState.SUSPENDED for stage in jobs)
-    if failed and not suspended:  # a suspended stage continues when the run is resumed
+    if failed and not suspended:  # A suspended stage continues when the run is resumed.
         return _Summary(RunState.FAILED, failed[0].reason, f"{failed[0].name}: {failed[0].message}", failed[:1])
     if all(stage.state is RunState.DONE for stage in jobs):
         return _summarize_done(jobs)
@@ -114,8 +114,8 @@ def _summarize(
 def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]) -> _Summary:
     """Summarize a run with active stages.
 
-    Reason and message are those of the first stage that is starting. If none is starting, they are those of the first active
-    stage.
+    Reason and message are taken from the first stage that is starting or, if no stage is starting, from the first
+    active stage.
     """
     first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
     if all(stage.reason is Reason.QUEUED for stage in active):

@@ -92,9 +92,10 @@ def resource_schema() -> Schema:
 def config_schema() -> Schema:
     """Return one schema that accepts the settings of stages of every kind.
 
-    A structural schema cannot depend on the stage's ``kind``. Validation rules therefore reject fields that the kind does not
-    have, and the operator checks fields whose allowed range differs between kinds. The schema contains no defaults: Kubernetes
-    would write them into the EditRun, and they could then differ from those of the installed package.
+    A structural schema cannot depend on the stage's ``kind``. Validation rules therefore reject fields that the kind
+    does not have, and the operator checks fields whose allowed range differs between kinds. The schema contains no
+    defaults, because Kubernetes would write them into the EditRun, and they could then differ from the defaults of
+    the installed package.
     """
     merged: Schema = {"type": "object", "properties": {}}
     for kind in KINDS.values():
@@ -154,7 +155,10 @@ def _pick(node: Mapping[str, Any]) -> Schema:
 
 
 def _without(node: Schema, names: Iterable[str]) -> Schema:
-    """Return a copy of a schema without the given JSON Schema keywords. Settings with the name of such a keyword are kept."""
+    """Return a copy of a schema without the given JSON Schema keywords.
+
+    Settings with the name of such a keyword are not removed.
+    """
     result: Schema = {}
     for key, value in node.items():
         if key == "properties":

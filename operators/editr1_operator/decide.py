@@ -1,8 +1,8 @@
 """Decide the next step of a run, from its observed state and the current time. All functions are pure.
 
-:func:`decide` is called after every change. It returns the new status of the run, and the actions to take. The status is
-written before the first action is taken, and all actions are idempotent. An operator that is killed between two steps
-therefore loses nothing: after its restart it observes the same state and makes the same decision.
+:func:`decide` is called after every change. It returns the new status of the run, and the actions to take. The status
+is written before the first action is taken, and all actions are idempotent. An operator that is killed between two
+steps therefore loses no work: after a restart, it observes the same state and makes the same decision.
 
 =======================================  =================================================================
 Observed state of a stage                Decision

@@ -31,9 +31,9 @@ _ACTIVE = (RunState.STARTING, RunState.RUNNING)
 def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
     """Yield an event for each stage that changed between the statuses ``before`` and ``after``.
 
-    A stage counts as changed if its state, its reason, or its number of attempts or failures differs. A stage that waits for
-    its inputs, or that does not start because another one failed, yields no event. One more event is yielded if the run became
-    done, failed or suspended.
+    A stage counts as changed if its state, its reason, or its number of attempts or failures differs. A stage that
+    waits for its inputs, or that does not start because another stage failed, yields no event. An additional event is
+    yielded if the run became done, failed or suspended.
     """
     for stage in after.stages:
         known = before.stage_of(stage.name)

@@ -18,7 +18,7 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
         plan: The plan so far.
         stage: The stage whose attempt ended.
         code: Exit code of the attempt.
-        cause: Why the attempt ended, for the status message.
+        cause: Reason why the attempt ended, for the status message.
     """
     status = plan.status_of(stage)
     failures = status.failures + 1
@@ -41,7 +41,7 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
 
 
 def last_failure(status: StageStatus) -> str:
-    """Return why the last completed attempt failed. The result is empty if no attempt is complete."""
+    """Return the reason why the last completed attempt failed. The result is empty if no attempt is complete."""
     last = next((item for item in reversed(status.attempts) if item.ended is not None), None)
     if last is None or last.exit_code is None:
         return ""
@@ -69,13 +69,13 @@ def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Record the UIDs of the stage's pods in its status, and count lost nodes as failures.
 
-    If a pod was replaced by one with the same name and another UID, the node of the old pod was lost. The stage then fails if
-    it has no retries left. Otherwise its job continues with the new pod.
+    If a pod was replaced with a pod with the same name and a different UID, the node of the old pod was lost. The
+    stage then fails if it has no retries left. Otherwise its job continues with the new pod.
     """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}
     lost = sorted(name for name, uid in pods.items() if status.pods.get(name, uid) != uid)
-    failures = status.failures + bool(lost)  # pods that are lost together count as one lost node
+    failures = status.failures + bool(lost)  # Pods that are lost together count as one lost node.
     plan = plan.update(stage, pods={**status.pods, **pods}, failures=failures, state=status.state, reason=status.reason)
     if not lost or failures <= stage.retries:
         return plan

@@ -25,11 +25,12 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 from editr1_operator.settings import NamespaceSettings
 
 EVENTS_DELAY_SECONDS = 2.0
-"""Age of a job in seconds from which on its events are read, as long as the job has no pods."""
+"""Minimum age in seconds of a job without pods before its events are read."""
 EVENTS_MAX_AGE_SECONDS = 5.0
 """Maximum age in seconds of a cached list of events."""
 Progress = dict[str, tuple[float, str]]
-"""Progress of each stage by stage name: when it was last read (seconds since the epoch), and its text."""
+"""Progress of each stage by stage name: the time at which it was last read (seconds since the epoch), and its text.
+"""
 
 
 class Gatherer:
@@ -115,7 +116,8 @@ class Gatherer:
         job = self._cache.job(self._namespace, known.release)
         if job is not None or not known.job_uid or known.over:
             return job
-        # The watch may not have reported the job yet, so ask the API server before treating it as deleted.
+        # The watch may not have reported the job yet, so the API server is queried before the job is treated as
+        # deleted.
         kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
         body = self._client.get(kind, self._namespace, known.release)
         if body is not None:
@@ -131,7 +133,7 @@ class Gatherer:
         return tuple(pod_view(item) for item in found)
 
     def _events(self, known: StageStatus, job: CachedJob, has_pods: bool) -> tuple[EventView, ...]:
-        """Return the events that explain why a job has no pods. If the job has pods, return no events."""
+        """Return the events that explain why a job has no pods. If the job has pods, the result is empty."""
         if has_pods or known.over or job.view.suspended or self._now - job.view.created < EVENTS_DELAY_SECONDS:
             return ()
         return self._namespace_events.of(self._namespace, (known.release,), EVENTS_MAX_AGE_SECONDS)
@@ -144,7 +146,7 @@ class Gatherer:
             try:
                 live = files.progress()
             except (StoreError, ValidationError):
-                live = None  # no decision depends on the progress
+                live = None  # No decision depends on the progress.
             text = f"{live.phase} {live.done}/{live.total}" if live else text
             self._known_progress[stage.name] = (self._now, text)
         return text

@@ -1,6 +1,7 @@
 """Handlers for the Kubernetes watches, called by kopf.
 
-Each handler stores the object that a watch reported in the cache, and adds the runs that own it to the work queue.
+Each handler stores the object that a watch reported in the cache, and adds the runs that own the object to the work
+queue.
 """
 
 from __future__ import annotations
@@ -137,17 +138,19 @@ class Handlers:
 def configure_kopf(settings: kopf.OperatorSettings) -> None:
     """Configure kopf so that it writes nothing to the cluster and restarts its watches every few minutes."""
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=ANNOTATION_PREFIX)
-    settings.persistence.finalizer = f"{ANNOTATION_PREFIX}/none"  # unused: no handler needs a finalizer
+    settings.persistence.finalizer = (
+        f"{ANNOTATION_PREFIX}/none"  # This setting has no effect, because no handler needs a finalizer.
+    )
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
-    settings.queueing.idle_timeout = 1.0  # kopf keeps the last event of each object for this long
+    settings.queueing.idle_timeout = 1.0  # kopf stores the last event of each object for this time.
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
 
 
 async def wait_for_kinds(client: KubernetesClient) -> None:
-    """Wait until every watched kind is installed in the cluster, because kopf looks for the kinds only at its start."""
+    """Wait until every watched kind is installed in the cluster, because kopf only looks up the kinds when it starts."""
     while missing := await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS):
         message = (
             "kinds not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
@@ -179,5 +182,5 @@ async def count_runs(cache: Cache) -> None:
 
 def _trim_memory() -> None:
     """Make glibc return free memory to the system, such as the memory that the first list of a watch needed."""
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
+    with contextlib.suppress(AttributeError, OSError):  # The C library is not glibc.
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -93,16 +93,18 @@ def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Start the next attempt once the retry delay is over and the previous attempt has no pods left.
+    """Start the next attempt when the retry delay is over and the previous attempt has no pods left.
 
-    No attempt is started if the previous one committed a result.
+    No attempt is started if the previous attempt committed a result.
     """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     delayed = status.not_before is not None and plan.now < status.not_before
     if delayed or seen.terminating:
         return _wait_to_launch(plan, stage)
     if status.attempts and not seen.result_read:
-        return plan.act(LoadResult(stage.name))  # the previous attempt may have committed a result just before it ended
+        return plan.act(
+            LoadResult(stage.name)
+        )  # The previous attempt may have committed a result just before it ended.
     service = service_of(stage, plan.spec.stages)
     if service is None:
         return _launch(plan, stage)
@@ -113,8 +115,8 @@ def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def _wait_to_launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Add to the plan the status of a stage whose next attempt cannot start yet.
 
-    If the next attempt is a retry, the status message gives the failure of the previous attempt. Otherwise, for example after a
-    suspension, the message says that the pods of the previous attempt are stopping.
+    If the next attempt is a retry, the status message gives the failure of the previous attempt. Otherwise, for
+    example after a suspension, the message states that the pods of the previous attempt are stopping.
     """
     status = plan.status_of(stage)
     if status.not_before is not None:
@@ -164,7 +166,7 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         return _plan_succeeded(plan, stage)
     if state.phase is Phase.FAILED:
         if not seen.result_read:
-            return plan.act(LoadResult(stage.name))  # the result may have been committed just before the failure
+            return plan.act(LoadResult(stage.name))  # The result may have been committed just before the failure.
         code = ExitCode.KILLED if state.exit_code is None else state.exit_code
         return end_attempt(plan, stage, code, failure_message(state, seen))
     if plan.spec.suspend or state.phase is Phase.SUSPENDED:
@@ -175,9 +177,10 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _is_outdated(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return True if the job must not be used any more.
+    """Return True if the job must no longer be used.
 
-    Its attempt has ended, or the operator has already requested its deletion because the run was suspended.
+    This is the case if its attempt has ended, or if the operator has already requested its deletion to suspend the
+    run.
     """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     attempt_over = seen.uid == status.job_uid and status.not_before is not None

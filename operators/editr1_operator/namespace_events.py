@@ -12,10 +12,8 @@ from editr1.launch.kubernetes.parse import event_view
 from editr1.launch.kubernetes.views import EventView
 
 MAX_TIME_FRACTION = 0.05
-"""Maximum fraction of time that is spent on listing the events of a namespace.
-
-If a request takes 1 s, for example, its list is used for 20 s, because 1 s is 5 % of 20 s. The limit does not apply to callers
-that ask for a new list.
+"""Maximum fraction of time that is spent on listing the events of a namespace. For example, if a request takes 1 s,
+its list is used for 20 s, because 1 s is 5 % of 20 s. The limit does not apply to callers that request a new list.
 """
 EXPIRY_SECONDS = 600.0
 """Seconds after which the list of a namespace is removed from the cache."""
@@ -33,8 +31,9 @@ class _EventList:
 class NamespaceEvents:
     """Thread-safe cache of the list of events of each namespace.
 
-    For every list request, the API server scans all events of the namespace, even if a selector matches only a few. All runs
-    of a namespace therefore share one list. While one thread requests it, other threads that need it wait.
+    For every list request, the API server scans all events of the namespace, even if a selector matches only a few.
+    All runs of a namespace therefore share one list. While one thread requests the list, other threads that need it
+    wait.
     """
 
     def __init__(self, client: KubernetesClient) -> None:

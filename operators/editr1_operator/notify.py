@@ -86,7 +86,7 @@ class Notifier:
             NOTICES.labels("dropped").inc()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send the queued events and stop the thread. Waits at most ``seconds`` for this."""
+        """Send the queued events and stop the thread. Waits for at most ``seconds``."""
         if self._thread is not None:
             try:
                 self._queue.put_nowait(None)

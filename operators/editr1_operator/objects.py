@@ -61,7 +61,10 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
 def shared_name(
     stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
 ) -> str:
-    """Return the name of a reward service. It is derived from model and settings, so runs that need the same service share it."""
+    """Return the name of a reward service.
+
+    The name is derived from the model and the settings, so runs that need the same service share it.
+    """
     identity = {
         "model": model,
         "image": digest,
@@ -121,7 +124,9 @@ class Objects:
         return objects
 
     def of_service(self, stage: StageSpec, status: StageStatus) -> list[Object]:
-        """Return the objects of a reward service. They are the same for every run that shares it, except for the owner.
+        """Return the objects of a reward service.
+
+        They are the same for every run that shares the service, except for the owner.
 
         Raises:
             ConfigError: the chart rejects the values.
@@ -131,7 +136,7 @@ class Objects:
         key = hashlib.sha256(release.encode()).hexdigest()
         shared = stage.model_copy(update={"name": SERVICE_STAGE})
         job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, status.inputs, key))
-        # Cluster settings for the name that the stage has in the run take precedence over those for its chart.
+        # Cluster settings for the stage's name in the run take precedence over cluster settings for its chart.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         merged = self._cluster.model_copy(update={"stages": {**stages, chart: named}})

@@ -24,7 +24,7 @@ class ObservedStage:
     terminating: bool = False
     """True while the job or service is being deleted."""
     owned: bool = False
-    """True if this run is an owner of the job or service. A job of the same name may belong to something else."""
+    """True if this run is an owner of the job or service. A job with the same name may belong to something else."""
     result: StageResult | None = None
     """Result that the stage committed; None if there is none or it has not been read."""
     result_read: bool = False

@@ -34,7 +34,7 @@ class Options(BaseSettings):
     """Log level of kopf, the operator framework."""
 
     def namespace_list(self) -> list[str]:
-        """Return the namespaces to watch. An empty list means all."""
+        """Return the namespaces to watch. An empty list means all namespaces."""
         return _split(self.namespaces)
 
     def store_list(self) -> list[str]:

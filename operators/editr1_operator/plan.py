@@ -58,7 +58,7 @@ class PlanBuilder:
         return replace(self, actions=(*self.actions, *actions))
 
     def use_service(self, service: StageSpec) -> PlanBuilder:
-        """Return a copy in which this reward service is among those that are needed now."""
+        """Return a copy in which this reward service is marked as needed."""
         return replace(self, services=self.services | {service.name})
 
     def update(self, stage: StageSpec, **changes: Any) -> PlanBuilder:
@@ -66,7 +66,7 @@ class PlanBuilder:
         return self.put(self.status_of(stage).model_copy(update={"message": "", **changes}))
 
     def put(self, status: StageStatus) -> PlanBuilder:
-        """Return a copy in which the status of a stage is replaced by ``status``."""
+        """Return a copy in which the status of a stage is replaced with ``status``."""
         return replace(self, stages={**self.stages, status.name: status})
 
     def fail(self, stage: StageSpec, reason: Reason, message: str, *, code: int) -> PlanBuilder:
@@ -84,7 +84,10 @@ class PlanBuilder:
 
 
 def close_attempt(status: StageStatus, now: float, code: int, reason: str) -> list[AttemptStatus]:
-    """Return the attempts of a stage. If the newest one has not ended, it ends ``now`` in the returned list."""
+    """Return the attempts of a stage.
+
+    If the newest attempt has not ended, its end in the returned list is the current time.
+    """
     if not status.attempts or status.attempts[-1].ended is not None:
         return status.attempts
     last = status.attempts[-1].model_copy(update={"ended": now, "exit_code": int(code), "reason": reason})

@@ -1,7 +1,7 @@
 """The operator's work queue, which determines when each run is reconciled.
 
-A run is reconciled after each change of the run or its objects. It is also reconciled at the time that its last reconciliation
-returned or, if that one failed, after a backoff.
+A run is reconciled after each change of the run or its objects. It is also reconciled at the time returned by its
+last reconciliation or, if that reconciliation failed, after a backoff.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WorkQueue:
         """Time of the first change since the last reconciliation began, by key of the run."""
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._errors: dict[Key, int] = {}
-        """Number of failed reconciliations since the last one that succeeded, by key of the run."""
+        """Number of failed reconciliations since the last successful one, by key of the run."""
 
     def add(self, key: Key) -> None:
         """Queue a run that has changed, so that it is reconciled as soon as a thread is free."""
@@ -55,7 +55,7 @@ class WorkQueue:
         await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def close(self) -> None:
-        """Cancel queued reconciliations, and wait until those in progress have finished."""
+        """Cancel queued reconciliations, and wait until the reconciliations in progress have finished."""
         for timer in self._timers.values():
             timer.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -57,7 +57,7 @@ _OVER = (RunState.DONE, RunState.FAILED)
 
 @dataclass
 class _Memory:
-    """State of a run that the operator keeps in memory between two reconciliations of the run."""
+    """State of a run that the operator holds in memory between two reconciliations of the run."""
 
     progress: Progress = field(default_factory=dict)
     images_and_charts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class _Memory:
     run: tuple[int, RunSpec] | None = None
     """Generation of the specification, and the parsed specification."""
     unanswered: dict[str, float] = field(default_factory=dict)
-    """Time since which the reward servers of a stage do not answer, by stage name."""
+    """Time since which the reward servers of a stage have not responded, by stage name."""
     resynced: float = 0.0
     finished: bool = False
     """True if the run has ended and its final status and record have been written."""
@@ -108,7 +108,7 @@ class Reconciler:
         memory = self._memory.setdefault(uid, _Memory())
         again = _Reconciliation(self, memory, body).run()
         if memory.finished:
-            self._memory[uid] = _Memory(finished=True)  # free all other state
+            self._memory[uid] = _Memory(finished=True)  # This frees all other state of the run.
         return again
 
     def record_deletion(self, body: Mapping[str, Any]) -> None:
@@ -138,7 +138,10 @@ class Reconciler:
 
 
 def revision_of(body: Mapping[str, Any]) -> str:
-    """Return the git revision of the code that submitted the run. If it is unknown, return that of the operator's code."""
+    """Return the git revision of the code that submitted the run.
+
+    If it is unknown, return the revision of the operator's code.
+    """
     annotations = body["metadata"].get("annotations") or {}
     return str(annotations.get(REVISION_ANNOTATION) or os.environ.get("EDITR1_REVISION", ""))
 
@@ -180,7 +183,7 @@ class _Reconciliation:
         except ClusterError:
             raise
         except ConfigError as error:
-            # The run starts or continues once the settings of the namespace are corrected.
+            # The run starts or continues as soon as the settings of the namespace have been corrected.
             if not over:
                 self._writer.write(before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
             return self._now + (RESYNC_SECONDS if over else REFUSED_SECONDS)
@@ -208,7 +211,7 @@ class _Reconciliation:
         return known[1]
 
     def _resync_cache(self, run: RunSpec) -> None:
-        """Every few minutes, replace the run's cached jobs and pods with those that the API server lists.
+        """Every few minutes, replace the run's cached jobs and pods with the objects that the API server lists.
 
         A watch that was interrupted does not report objects that were deleted in the meantime.
         """
@@ -260,8 +263,8 @@ class _Reconciliation:
     def _decide(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
         """Return the new status and the actions to take.
 
-        A decision may first need inputs to be resolved or a result to be read. The operator does this immediately, and then decides
-        again.
+        A decision may first need inputs to be resolved or a result to be read. This is done immediately, followed by
+        another decision.
         """
         gatherer = Gatherer(
             self._client,
@@ -318,7 +321,10 @@ class _Reconciliation:
         return Applier(self._client, self._cache, objects, run.spec, status, meta)
 
     def _load_record(self, settings: NamespaceSettings) -> RunRecord | None:
-        """Return the record of the run. An unreadable record counts as none, because it is written anew from the status."""
+        """Return the record of the run.
+
+        A record that cannot be read is ignored, because the record is recreated from the status.
+        """
         try:
             return load_record(settings.store, self._name)
         except UnreadableRecord as error:
@@ -326,7 +332,10 @@ class _Reconciliation:
             return None
 
     def _refusal(self, run: RunSpec, settings: NamespaceSettings) -> str:
-        """Return why the run must not start: the record of its name has other settings. Empty if it may start or has started."""
+        """Return the reason why the run must not start, or an empty string if it may start or has started.
+
+        A run must not start if the record with its name has different settings.
+        """
         annotations = self._writer.body["metadata"].get("annotations") or {}
         if self._writer.status.stages or annotations.get(REPLACE_ANNOTATION) == "true":
             return ""

@@ -1,6 +1,6 @@
 """Update the record of a run in the artifact store from the status of the run.
 
-The record has the same format as that of a run on the local backend.
+The record has the same format as the record of a local run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def update_record(
         base: The previous record of the run.
         spec: Specification of the run.
         status: Current status of the run.
-        images_and_charts: Container image and chart of each stage that this process created, by stage name. The other stages
-            keep those in ``base``.
+        images_and_charts: Container image and chart of each stage that this process created, by stage name. For all
+            other stages, they are taken from ``base``.
     """
     record = base.model_copy(deep=True)
     record.seed, record.stated = spec.seed, stated_settings(spec)

@@ -31,9 +31,9 @@ class Resolver:
     settings: NamespaceSettings
     now: float
     unanswered: dict[str, float] = field(default_factory=dict)
-    """Time since which the reward servers of a stage do not answer (seconds since the epoch), by stage name."""
+    """Time since which the reward servers of a stage have not responded (seconds since the epoch), by stage name."""
     results: dict[str, StageResult | None] = field(default_factory=dict)
-    """Results that were read so far, by stage name; ``None`` for a stage that has no result."""
+    """Results that have been read so far, by stage name; ``None`` for a stage that has no result."""
 
     def apply(self, action: Resolve | LoadResult, status: RunStatus) -> RunStatus:
         """Carry out an action and return the new status of the run.
@@ -81,7 +81,7 @@ class Resolver:
         return known.model_copy(update={**found, "image_digest": image})
 
     def _waited(self, stage: StageSpec) -> bool:
-        """Return True if the reward servers of a stage have not answered for ``reward_ready_timeout_seconds``."""
+        """Return True if the reward servers of a stage have not responded for ``reward_ready_timeout_seconds``."""
         since = self.unanswered.setdefault(stage.name, self.now)
         limit = full_config(stage.kind, stage.config, self.run.spec.seed)["reward_ready_timeout_seconds"]
         return overdue(since, self.now, limit) is not None
@@ -93,5 +93,5 @@ class Resolver:
 
 
 def _ask_once(urls: Sequence[str], _seconds: float, *, where: str) -> RewardIdentity:
-    """Ask the reward servers for the identity of their model without waiting. The operator tries again later."""
+    """Request the identity of the model from the reward servers without waiting. The operator retries later."""
     return ask_identity(urls, 0.0, where=where)

@@ -1,6 +1,6 @@
 """Decide when to create and release the reward services of a run.
 
-A reward service is created before the first stage that uses it starts, and released when no stage uses it any more.
+A reward service is created before the first stage that uses it starts, and released when no stage uses it any longer.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
     """Decide the next step towards a ready reward service for ``stage``.
 
     Returns:
-        The plan, and True if the service is ready. While the service is not ready, the stage waits. If the service has failed,
-            the stage fails, too.
+        The plan, and True if the service is ready. While the service is not ready, the stage waits. If the service
+        has failed, the stage fails as well.
     """
     plan = plan.use_service(service)
     status, seen = plan.status_of(service), plan.observed_of(service)
@@ -51,14 +51,14 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
 def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Keep a reward service for as long as a started stage uses it. If the service was deleted, create it again.
 
-    The pods of the stage wait while the service is unavailable, so the status of the stage does not change. If the service
-    fails, the stage fails too.
+    The pods of the stage wait while the service is unavailable, so the status of the stage does not change. If the
+    service fails, the stage fails as well.
     """
     service, status = service_of(stage, plan.spec.stages), plan.status_of(stage)
     if service is None or service.name in plan.services or plan.spec.suspend or status.over or not status.attempts:
         return plan
     if has_succeeded(plan.observed_of(stage)):
-        return plan  # the result of the stage is about to be read
+        return plan  # The result of the stage is about to be read.
     plan, _ = ensure_service(plan, service, stage)
     if plan.status_of(stage).state is not RunState.FAILED:
         return plan.put(status)
@@ -67,7 +67,10 @@ def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool) -> PlanBuilder:
-    """Release a reward service that no stage needs now. ``needed_later`` says whether a stage will need it again."""
+    """Release a reward service that no stage needs now.
+
+    ``needed_later`` states whether a stage will need it again.
+    """
     status, seen = plan.status_of(service), plan.observed_of(service)
     in_use = {plan.stages[name].release for name in plan.services if name != service.name}
     if seen.owned and seen.has_job and status.release not in in_use:

@@ -1,4 +1,4 @@
-"""Read the settings that apply to the runs of a namespace: chart values of their stages, and their artifact store."""
+"""Read the settings that apply to the runs of a namespace: the chart values of their stages, and the artifact store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMESPACE_CONFIG = "editr1-cluster"
 MAX_AGE_SECONDS = 30.0
 """Age in seconds after which cached settings are read again."""
 EXPIRY_SECONDS = 900.0
-"""Age in seconds after which cached settings that nobody used are removed."""
+"""Age in seconds after which unused cached settings are removed."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class StatusWriter:
         self.body, self.status = body, RunStatus.model_validate(body.get("status") or {})
 
     def write(self, status: RunStatus) -> bool:
-        """Write the status if it differs from the last one.
+        """Write the status if it differs from the last status.
 
         Returns:
             False if the EditRun was changed or deleted in the meantime, so that the status was not written.
@@ -49,7 +49,7 @@ class StatusWriter:
                 return False
             raise
         if written is None:
-            self._cache.put_run(self.body, deleted=True)  # no watch reported the deletion
+            self._cache.put_run(self.body, deleted=True)  # No watch reported the deletion.
             return False
         self._cache.put_run(written, deleted=False)
         before, self.body, self.status = self.status, written, status
@@ -75,7 +75,7 @@ class StatusWriter:
                     "Event", meta["namespace"], {**event, "metadata": event_meta, "involvedObject": involved}
                 )
             except (RequestRefused, ClusterUnreachable):
-                return  # events only inform the user, so a run does not depend on them
+                return  # Events only inform the user, so a run does not depend on them.
 
 
 def _failures(status: RunStatus) -> int:
@@ -83,5 +83,5 @@ def _failures(status: RunStatus) -> int:
 
 
 def _replacement(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON merge patch that turns ``old`` into ``new``."""
+    """Return a JSON merge patch that converts ``old`` to ``new``."""
     return {**{key: None for key in old if key not in new}, **new}

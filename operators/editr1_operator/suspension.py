@@ -20,7 +20,8 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     job = seen.release.job
     assert job is not None
     if plan.spec.suspend and job.queue and not job.suspended:
-        # Only the queue may suspend a job that it admitted, so the job is deleted. When the run is resumed, a new one is queued.
+        # Only the queue may suspend a job that it admitted, so the job is deleted. When the run is resumed, a new job
+        # is queued.
         plan = suspend(plan, stage).act(DeleteJob(stage.name, seen.uid))
         return plan.put(plan.status_of(stage).model_copy(update={"removed_uid": seen.uid, "job_uid": ""}))
     if plan.spec.suspend:
@@ -29,7 +30,8 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     if job.queue:
         return _wait_for_queue(plan, stage)
     if any(pod.terminating for pod in seen.release.pods):
-        # training-operator counts a terminating pod as part of the resumed job. The end of the pod would then fail the job.
+        # training-operator counts a terminating pod as part of the resumed job, so the end of the pod would fail the
+        # job.
         plan = delete_stuck_pods(plan, stage)
         message = "resumes as soon as its old pods have stopped"
         return plan.update(stage, state=RunState.SUSPENDED, reason=Reason.SUSPENDED, message=message)

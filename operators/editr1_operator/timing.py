@@ -20,7 +20,7 @@ LIMIT_MARGIN_SECONDS = 0.1
 RESYNC_SECONDS = 300.0
 """Maximum seconds between two reconciliations of a run.
 
-The run's objects are then also listed again, because a watch can miss their deletion.
+At this time, the run's objects are also listed again, because a watch can miss their deletion.
 """
 
 

@@ -1,7 +1,7 @@
 """Create the OpenTelemetry trace of a run.
 
-The root span is that of the run. Its children are the spans of the attempts, and their children are the spans of the pods.
-Trace and span IDs are derived from the run's UID, so a restarted operator creates the same spans again.
+The root span represents the run. Its children are the spans of the attempts, and their children are the spans of the
+pods. Trace and span IDs are derived from the run's UID, so a restarted operator creates the same spans again.
 """
 
 from __future__ import annotations
