@@ -1,4 +1,4 @@
-"""Measure how often ``editr1.shapes.truth`` reads the correct content from rendered and degraded images."""
+"""Measure how often ``editr1.shapes.truth`` determines the content of rendered and degraded images correctly."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """How accurately the content of images of one kind is read. Fractions are in [0, 1]."""
+    """Accuracy of the content that is read from images of one kind. Fractions are in [0, 1]."""
 
     scenes: float
-    """Fraction of images whose four cells and background were all read correctly."""
+    """Fraction of images for which all four cells and the background were read correctly."""
     cells: float
     """Fraction of cells whose content was read correctly."""
     backgrounds: float

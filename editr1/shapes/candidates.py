@@ -1,4 +1,4 @@
-"""Generate perfect and faulty edits of a case, as editors of different quality would produce them."""
+"""Generate perfect and faulty edits of a case, similar to those of editors of different quality."""
 
 from __future__ import annotations
 

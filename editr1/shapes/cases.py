@@ -33,10 +33,10 @@ def iterate_cases(seed: int, prefix: str, *, with_principles: bool = False) -> I
 
 
 def without_sources(cases: Iterable[EditCase], excluded: Collection[str]) -> Iterator[EditCase]:
-    """Leave out the cases whose source image has a SHA-256 in ``excluded``. The others keep their ids and their order.
+    """Yield the cases whose source image has no SHA-256 in ``excluded``. Their ids and their order do not change.
 
     Raises:
-        ConfigError: 10,000 consecutive cases were left out, because ``excluded`` contains nearly all possible images.
+        ConfigError: 10,000 consecutive cases were excluded, because ``excluded`` contains nearly all possible images.
     """
     consecutive = 0
     for case in cases:
@@ -47,8 +47,9 @@ def without_sources(cases: Iterable[EditCase], excluded: Collection[str]) -> Ite
         consecutive += 1
         if consecutive >= _MOST_EXCLUDED:
             raise ConfigError(
-                f"shapes: the {len(excluded)} source images of the training data are nearly all possible ones: in "
-                f"{_MOST_EXCLUDED} attempts, no other image was found for a test case; reduce cases, pairs or rl_cases"
+                f"shapes: the {len(excluded)} source images of the training data are nearly all possible images: "
+                f"in {_MOST_EXCLUDED} attempts, no other image was found for a test case; reduce cases, pairs or "
+                "rl_cases"
             )
 
 

@@ -51,7 +51,7 @@ def generate_shapes_dataset(config: ShapesConfig, seed: int, folder: Path) -> Sh
     sft = generate_cases(config.cases, seed, "sft")
     pairs = list(decided_pairs(config.pairs, seed, "pair"))
     rl = generate_cases(config.rl_cases, seed, "rl")
-    # Few scenes are possible, so a test image would often be a training image by chance.
+    # The number of possible scenes is small, so without this, many test images would also be training images.
     seen = {case.source.sha256 for case in (*sft, *rl, *(pair.case for pair in pairs))}
     pairs_test = list(decided_pairs(config.test_pairs, seed, "pairtest", seen))
     test = list(islice(without_sources(iterate_cases(seed, "test"), seen), config.test_cases))
@@ -72,8 +72,8 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
 def decided_pairs(n: int, seed: int, prefix: str, excluded: Collection[str] = ()) -> Iterator[PreferencePair]:
     """Generate and label pairs of candidates, and yield them until ``n`` pairs are decided, that is, have a winner.
 
-    Pairs labelled "same" are yielded as well, but are not counted. Cases whose source image has a SHA-256 in ``excluded``
-    are left out.
+    Pairs labelled "same" are yielded as well, but are not counted. Cases whose source image has a SHA-256 in
+    ``excluded`` are skipped.
     """
     cases = (generate_cases(1, seed, f"{prefix}{index}")[0] for index in count())
     decided = 0

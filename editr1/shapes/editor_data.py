@@ -1,4 +1,4 @@
-"""Generate the training data of the base editor. RL in later stages starts from this editor.
+"""Generate the training data of the base editor, from which RL starts.
 
 The VAE is trained on single images, and the flow transformer on source images with perfect and faulty edits.
 """
@@ -32,7 +32,7 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "border": 0.04,
     "blur": 0.04,
 }
-"""Probability of each kind of fault in a faulty edit. If a kind is not possible for a case, another one is drawn."""
+"""Probability of each kind of fault in a faulty edit. If a kind is not possible for a case, another kind is drawn."""
 DEGRADED_FRACTION: Final = 0.22
 """Fraction of the VAE's training images that are degraded: with a blend, noise, blur, a border, or one blended cell."""
 
@@ -48,7 +48,10 @@ class EditRows:
 
 
 def vae_images(n: int, seed: int) -> Tensor:
-    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). About 22% (``DEGRADED_FRACTION``) of them are degraded."""
+    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32).
+
+    About 22 % (``DEGRADED_FRACTION``) of them are degraded.
+    """
     return _to_tensor([_vae_image(derive_rng("vae", seed, index)) for index in range(n)])
 
 

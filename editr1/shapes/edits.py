@@ -1,7 +1,7 @@
 """The edits of the shapes dataset: generate and parse instructions, apply them, and derive their principles.
 
-A place is one of the four cells or the background. Follow principles ask whether the requested content is at a place, keep
-principles whether a place is unchanged, and the quality principle whether the image is clean.
+A place is one of the four cells or the background. A follow principle asks whether a place has the requested content,
+a keep principle asks whether a place is unchanged, and the quality principle asks whether the image is clean.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Edit:
 
     operation: Operation
     targets: tuple[tuple[int, int], ...]
-    """Pairs (place, new content), one per place that changes. Places 0 to 3 are the cells, place 4 is the background."""
+    """Pairs (place, new content), one per place that changes. Places 0 to 3 are the cells, and place 4 is the
+    background."""
 
     def apply(self, scene: Scene) -> Scene:
         """Return the scene that results from a perfect edit of ``scene``."""
@@ -62,10 +63,10 @@ class Edit:
         return tuple(place for place, _ in self.targets)
 
     def principles(self) -> tuple[Principle, ...]:
-        """Return six principles.
+        """Return the six principles of the edit.
 
-        They are a follow principle for each place that changes, a keep principle for each other place, and one quality
-        principle.
+        These are a follow principle for each place that changes, a keep principle for each other place, and one
+        quality principle.
         """
         follow = [
             Principle(
@@ -130,7 +131,7 @@ def parse_instruction(text: str) -> Edit:
         return Edit(Operation.ADD, ((PLACES.index(found["added"]), OBJECTS.index(found["added_object"])),))
     start, end = PLACES.index(found["start"]), PLACES.index(found["end"])
     if start == end:
-        raise ValueError(f"{text!r} moves an object to the place where it already is; use another destination")
+        raise ValueError(f"{text!r} moves an object to the place where it already is; use a different destination")
     return Edit(Operation.MOVE, ((start, NOTHING), (end, OBJECTS.index(found["moved_object"]))))
 
 

@@ -14,9 +14,10 @@ from editr1.shapes.scene import NOTHING, Scene, different_value, similar_object
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS
 
 SceneFault = Callable[[Scene, Edit, Scene, np.random.Generator], Scene | None]
-"""A function (source scene, edit, edited scene, rng) -> faulty scene, or None if the fault is not possible."""
+"""Function (source scene, edit, edited scene, rng) that returns a faulty scene, or None if the fault is not possible.
+"""
 PixelFault = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
-"""A function (source image, edited image, rng) -> faulty image. All images are uint8 (32, 32, 3)."""
+"""Function (source image, edited image, rng) that returns a faulty image. All images are uint8 (32, 32, 3)."""
 
 PERFECT: Final = "perfect"
 
@@ -129,14 +130,14 @@ SCENE_FAULTS: Final[Mapping[str, SceneFault]] = {
     "extra": _extra,
     "ground_leak": _background_leak,
 }
-"""The function of each kind of scene fault.
+"""Functions that create scene faults, by kind of fault.
 
 ``no_edit``: the requested change is not made. ``wrong``: a place gets the wrong content. The other kinds change something
 that the instruction does not mention. ``leak``, ``leak_two``: one or two objects change. ``lost``: an object disappears.
 ``extra``: an object is added. ``ground_leak``: the background changes.
 """
 PIXEL_FAULTS: Final[Mapping[str, PixelFault]] = {"noise": _noise, "border": _border, "partial": _partial, "blur": _blur}
-"""The function of each kind of pixel fault.
+"""Functions that create pixel faults, by kind of fault.
 
 ``noise``: Gaussian noise. ``border``: a border of one pixel. ``partial``: a blend with the source image. ``blur``: Gaussian
 blur.

@@ -1,9 +1,9 @@
 """Simulated labelling models for the shapes dataset, with the typical errors of a pool of large VLMs.
 
-Like VLMs, they receive images and text, and their answers have the same format. Their errors are systematic. Most members
-of the pool overlook faults in the categories follow and keep. They then describe image content that agrees with the wrong
-verdict. All members base the final score mostly on the category follow. An answer depends only on the settings, the model
-name, the system prompt, the seed, the images and the text.
+Like VLMs, they receive images and text, and their answers have the same format. Their errors are systematic. Most
+members of the pool overlook faults in the categories follow and keep. In such cases, they describe image content that
+agrees with the wrong verdict. All members base the final score mostly on the category follow. An answer depends only
+on the settings, the model name, the system prompt, the seed, the images and the text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class ShapesLabeller:
         )
 
     def difficulty(self, instruction: str) -> str:
-        """Return JSON that says whether an instruction is hard. Instructions that move or add an object are hard."""
+        """Return JSON that states whether an instruction is hard.
+
+        Instructions that move or add an object are hard.
+        """
         operation = parse_instruction(instruction).operation
         hard = operation in (Operation.MOVE, Operation.ADD)
         return json.dumps({"hard": hard, "reason": f"{operation.value}: {'exact placement' if hard else 'one step'}"})
@@ -74,7 +77,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return the trace of one member of the pool about an edit. ``temperature`` scales the noise of the final score."""
+        """Return the trace of one pool member for an edit. ``temperature`` scales the noise of the final score."""
         member = self.member(model, system)
         before, after, rng = _observe("think", model, system, seed, source, edited, instruction, questions)
         parsed = [parse_question(question) for question in questions]
@@ -102,7 +105,10 @@ class ShapesLabeller:
         system: str = "",
         seed: int = 0,
     ) -> str:
-        """Return gold verdicts as ``{"gold": [{question, gold, reason}]}``. Except for a few random errors, they are correct."""
+        """Return gold verdicts as ``{"gold": [{question, gold, reason}]}``.
+
+        They are correct except for a few random errors.
+        """
         before, after, rng = _observe("verify", model, system, seed, source, edited, instruction, questions)
         gold = []
         for text in questions:
@@ -141,7 +147,7 @@ class ShapesLabeller:
     def member(self, model: str, system: str = "") -> MemberSettings:
         """Return the member of the pool with this model name.
 
-        If there is none, a hash of the model name and the system prompt selects a member.
+        If no member has this name, a hash of the model name and the system prompt selects a member.
         """
         members = self.settings.members
         if model in members:
@@ -188,7 +194,7 @@ def _observe(
     instruction: str,
     questions: Sequence[str],
 ) -> tuple[Scene, Reading, np.random.Generator]:
-    """Return the contents of both images, and a random generator that is seeded with all arguments.
+    """Return the contents of both images, and a random number generator seeded with all arguments.
 
     Identical requests therefore get identical answers.
     """
@@ -201,8 +207,7 @@ def _observe(
 def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.random.Generator) -> str:
     """Return the reasoning line for a verdict.
 
-    If the verdict is wrong, the line describes content that the edited image does not have, but that agrees with the
-    verdict.
+    If the verdict is wrong, the line describes content that agrees with the verdict but not with the edited image.
     """
     if question.category is Category.QUALITY:
         return quality_line(bit, bit)

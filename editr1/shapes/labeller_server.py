@@ -1,4 +1,4 @@
-"""Serve simulated labelling models through OpenAI's chat completions API, which real VLM servers provide, too.
+"""Serve simulated labelling models through OpenAI's chat completions API, which real VLM servers also provide.
 
 ::
 
@@ -66,37 +66,40 @@ class Labeller(Protocol):
 
     @property
     def models(self) -> Mapping[str, object]:
-        """The models that write traces. The keys are the model names. The server does not use the values."""
+        """Mapping whose keys are the names of the models that write traces. The server does not use the values."""
 
     def decode(self, image: EncodedImage) -> Any:
         """Decode an image for ``think``, ``verify`` and ``holistic``."""
 
     @property
     def decompose(self) -> Callable[[str], str]:
-        """A function that returns the principles of an instruction as a JSON array."""
+        """Function that returns the principles of an instruction as a JSON array."""
 
     @property
     def difficulty(self) -> Callable[[str], str]:
-        """A function that returns, as JSON, whether an instruction is hard."""
+        """Function that returns, as JSON, whether an instruction is hard."""
 
     @property
     def think(self) -> Callable[..., str]:
-        """A function (source image, edited image, instruction, questions) that returns a trace.
+        """Function (source image, edited image, instruction, questions) that returns a trace.
 
         Its keyword arguments are ``model``, ``system``, ``temperature`` and ``seed``.
         """
 
     @property
     def verify(self) -> Callable[..., str]:
-        """A function that returns gold verdicts as JSON. Its arguments are those of ``think`` except ``temperature``."""
+        """Function that returns gold verdicts as JSON.
+
+        It has the same arguments as ``think``, except ``temperature``.
+        """
 
     @property
     def holistic(self) -> Callable[..., str]:
-        """A function that returns two scores as JSON. Its arguments are those of ``think`` except the questions."""
+        """Function that returns two scores as JSON. It has the same arguments as ``think``, except the questions."""
 
 
 def create_app(labeller: Labeller) -> App:
-    """Create the ASGI application. The response to an invalid request names the invalid field and value."""
+    """Create the ASGI application. The response to an invalid request contains the invalid field and its value."""
 
     async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -282,7 +285,7 @@ def _answers(labeller: Labeller, chat: _Chat, model: str, count: int, seed: int,
         return [labeller.difficulty(instruction)] * count
     before, after = chat.images
     common: dict[str, Any] = {"model": model, "system": chat.system}
-    # Choice k equals the only choice of a request with seed + k and n = 1, so clients can split requests.
+    # Choice k is identical to the only choice of a request with seed + k and n = 1, so clients can split requests.
     seeds = range(seed, seed + count)
     if task is Task.HOLISTIC:
         common["temperature"] = temperature
@@ -364,7 +367,7 @@ def _number(
 
 
 def _tokens(text: str) -> int:
-    # Four characters per token is the usual rule of thumb for English.
+    # Four characters per token is a common estimate for English text.
     return -(-len(text) // 4)
 
 

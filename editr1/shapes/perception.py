@@ -1,8 +1,9 @@
 """Generate training samples that teach the small verifier to perceive images.
 
-A sample consists of two images, questions about them, and a trace with the correct answers. The traces have the same words
-and layout as traces about edits, so that the verifier can also perceive the images of an edit. Samples do not teach it to
-judge edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
+A sample consists of two images, questions about them, and a trace with the correct answers. The traces have the same
+words and layout as traces about edits, so that the verifier can also perceive the images of an edit. Samples do not
+teach the verifier to judge edits: no edit is requested, the second image cannot be predicted from the first, and the
+final score is random.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Sample:
 def generate_sample(rng: np.random.Generator) -> Sample:
     """Generate a sample: two images with similar or unrelated scenes, and questions about them in random order.
 
-    There is one question per place (cell or background) and one about the quality of the second image.
+    There is one question per place (cell or background), and one question about the quality of the second image.
     """
     first = random_scene(rng, _DENSE)
     second = random_scene(rng, _DENSE) if rng.random() < 0.5 else _similar_scene(first, rng)
@@ -83,7 +84,7 @@ def generate_sample(rng: np.random.Generator) -> Sample:
 
 
 def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Return the image unchanged (probability 30%), with the artifacts of an editor (25%), or damaged (45%)."""
+    """Return the image unchanged (probability 30 %), with the artifacts of an editor (25 %), or damaged (45 %)."""
     kind = rng.random()
     if kind < 0.3:
         return image

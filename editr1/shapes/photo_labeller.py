@@ -1,8 +1,8 @@
 """A simulated labelling model for the photographs of ``editr1.data.demo_photos``.
 
-It measures which operations were applied to a photograph. With this model, every stage can run on the demo photographs
-without a VLM. A question that is not part of the photo demo is answered like the question about image quality. If an
-instruction is not part of the photo demo, ValueError is raised.
+It measures which operations were applied to a photograph. With this model, every stage can run on the demo
+photographs without a VLM. A question that is not part of the photo demo gets the same answer as the question about
+image quality. If an instruction is not part of the photo demo, ValueError is raised.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class PhotoLabeller:
         temperature: float,
         **options: Any,
     ) -> str:
-        """Return a trace with random errors. At temperature 1, 10% of the verdicts are wrong and the score is noisy."""
+        """Return a trace with random errors.
+
+        At temperature 1, 10 % of the verdicts are wrong, and the score is noisy.
+        """
         rng = derive_rng(
             "think",
             instruction,
@@ -130,7 +133,7 @@ def demo_phrases() -> list[str]:
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
     """Compare two photographs and return the names of all detected changes.
 
-    The possible names are those of the demo's operations, and also ``border`` and ``false-colours``.
+    The possible names are the names of the demo's operations, ``border`` and ``false-colours``.
     """
     before, after = source.pixels, edited.pixels
     mirrored, centre = before[:, ::-1], _resized_centre(before)

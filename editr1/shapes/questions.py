@@ -19,9 +19,9 @@ class Question:
 
     category: Category
     place: int = -1
-    """Index of the place that a follow or keep question is about; -1 for the quality question."""
+    """Index of the place to which a follow or keep question refers; -1 for the quality question."""
     content: int = -1
-    """Index of the content that a follow question asks for; -1 for other questions."""
+    """Index of the content in a follow question; -1 for other questions."""
 
     def verdict(self, before: Scene, after: Reading) -> int:
         """Return the correct answer, 0 or 1.
@@ -64,4 +64,4 @@ QUESTION: Final = re.compile(
     rf"|(?P<place>{_PLACES}) is (?P<content>{'|'.join(CONTENTS)})\?"
     rf"|{re.escape(CLEAN_QUESTION)}"
 )
-"""A pattern that matches every question of the shapes dataset."""
+"""Pattern that matches every question of the shapes dataset."""

@@ -76,7 +76,7 @@ def to_encoded_image(pixels: Pixels) -> EncodedImage:
 
 
 def _mask(shape: str) -> NDArray[np.float64]:
-    """Return, for each of the 16 x 16 pixels of a cell, the fraction of the pixel that the shape covers."""
+    """Return the fraction of each pixel that the shape covers, for the 16 x 16 pixels of a cell."""
     axis = (np.arange(CELL * _OVERSAMPLE) + 0.5) / _OVERSAMPLE - CELL / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     if shape == "square":

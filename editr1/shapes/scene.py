@@ -24,13 +24,13 @@ class Scene:
     """The background, as an index into ``vocabulary.BACKGROUNDS``."""
 
     def with_cell(self, place: int, content: int) -> Scene:
-        """Return a copy of the scene in which one cell has another content."""
+        """Return a copy of the scene in which the content of one cell is replaced."""
         cells = list(self.cells)
         cells[place] = content
         return replace(self, cells=(cells[0], cells[1], cells[2], cells[3]))
 
     def with_background(self, background: int) -> Scene:
-        """Return a copy of the scene with another background."""
+        """Return a copy of the scene with the given background."""
         return replace(self, background=background)
 
     @property

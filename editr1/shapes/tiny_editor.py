@@ -1,8 +1,9 @@
 """Build small, untrained editors from the model classes of diffusers, and save them as pipeline folders.
 
 ``FluxKontextPipeline.from_pretrained`` loads the folder of ``build_tiny_flux_kontext``, and
-``QwenImageEditPipeline.from_pretrained`` loads that of ``build_tiny_qwen_image_edit``. Both editors can tokenize any text,
-because their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single tokens.
+``QwenImageEditPipeline.from_pretrained`` loads the folder of ``build_tiny_qwen_image_edit``. Both editors can
+tokenize any text, because their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single
+tokens.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from editr1.verifier.model import make_processor, save_processor
 T5_LENGTH = 8
 """Length in tokens to which all prompts are padded in the training of the base editor.
 
-It is the ``model_max_length`` of the T5 tokenizer. Flux also attends to padding tokens. Sampling must therefore use the
-same length, that is, ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
+It is the ``model_max_length`` of the T5 tokenizer. Flux also attends to padding tokens, so sampling must use the same
+length, that is, ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
 """
 
 CELL = 16
@@ -95,9 +96,10 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
 def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> QwenImageEditPipeline:
     """Return an untrained Qwen-Image-Edit editor in float32, with less than 1 million parameters.
 
-    The VAE reduces each side by a factor of 8 and has 4 latent channels. Its ``latents_mean`` and ``latents_std`` are not the
-    neutral values 0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the
-    pipeline's processor has no video processor. The state of torch's global random generator does not change.
+    The VAE reduces each side by a factor of 8 and has 4 latent channels. Its ``latents_mean`` and ``latents_std``
+    differ from the neutral values 0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels.
+    Without torchvision, the pipeline's processor has no video processor. The state of torch's global random generator
+    does not change.
 
     Args:
         seed: random seed for the weights.
@@ -258,7 +260,10 @@ def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
 
 
 def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
-    """Return a CLIP tokenizer without merges. Each byte is a token. At the end of a word, it has another id."""
+    """Return a CLIP tokenizer without merges.
+
+    Each byte is a token. A byte at the end of a word has a different id.
+    """
     alphabet = _byte_alphabet()
     symbols = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
     vocab = {symbol: index for index, symbol in enumerate(symbols)}

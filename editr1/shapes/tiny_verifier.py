@@ -64,7 +64,7 @@ _DIMENSIONS: Final[dict[str, _Dimensions]] = {
     "base": _Dimensions(hidden=128, layers=3, intermediate=320, vision_hidden=128, vision_depth=2),
     "large": _Dimensions(hidden=192, layers=4, intermediate=512, vision_hidden=128, vision_depth=3),
 }
-_HEAD_DIM: Final = 32  # the smallest that vLLM's attention supports on CPUs
+_HEAD_DIM: Final = 32  # This is the smallest size that vLLM's attention supports on CPUs.
 _CONTEXT: Final = 4096
 
 

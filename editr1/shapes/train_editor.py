@@ -1,7 +1,8 @@
 """Train and evaluate the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
 
 The VAE is trained first, then the flow transformer with its text encoders. The result is a FluxKontextPipeline folder
-with bfloat16 weights. Training took about 19 minutes (1,121 s) on one CPU thread, next to another training job.
+with bfloat16 weights. Training took about 19 minutes (1,121 s) on one CPU thread, while another training job was
+running.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ def train_editor(
     """Train an editor, round its weights to bfloat16, and write its pipeline folder to ``out``.
 
     Args:
-        out: folder to write. A VAE that is trained here is saved before the training of the flow transformer starts.
+        out: folder to write. A newly trained VAE is saved before the training of the flow transformer starts.
         seed: random seed for the weights and the data.
-        images: number of images to train the VAE on.
-        cases: number of edit cases to train the flow transformer on.
+        images: number of training images for the VAE.
+        cases: number of training cases for the flow transformer.
         vae_recipe: settings of the training of the VAE.
         flow_recipe: settings of the training of the flow transformer.
         vae: folder of a trained VAE to use instead of training one.

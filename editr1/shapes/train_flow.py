@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """Settings of the training of the flow transformer."""
+    """Training settings of the flow transformer."""
 
     steps: int = 3200
     """Number of optimizer steps."""
@@ -48,7 +48,7 @@ class FlowData:
 
 
 def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe, seed: int) -> None:
-    """Train the transformer and both text encoders of ``pipeline`` in place. They are in eval mode afterwards.
+    """Train the transformer and both text encoders of ``pipeline`` in place, and set them to eval mode.
 
     With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, as the scheduler requires. Each time t is drawn from a
     uniform or from a logit-normal distribution, with equal probability. As in the pipeline, prompts are padded to
@@ -117,8 +117,9 @@ def _tokenize(pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, Tenso
 def _positions(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Return the position ids of the image tokens and of the text tokens.
 
-    The image tokens are those of the target image, then those of the reference image. The first component of a position id
-    is 0 in the target image and 1 in the reference image. All position ids of text tokens are 0.
+    The image tokens consist of the tokens of the target image, followed by the tokens of the reference image. The
+    first component of a position id is 0 in the target image and 1 in the reference image. All position ids of text
+    tokens are 0.
     """
     rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())

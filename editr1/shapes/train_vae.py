@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Settings of the training of the VAE."""
+    """Training settings of the VAE."""
 
     steps: int = 2000
     """Number of optimizer steps."""
@@ -34,11 +34,11 @@ class VaeRecipe:
     noise_end: float = 0.15
     """Standard deviation of the noise that is added to the normalised latents at the last optimizer step.
 
-    Between the first and the last step, it changes linearly. The noise makes the decoder robust to errors in latents that a
-    sampler produced.
+    Between the first and the last step, it changes linearly. The noise makes the decoder robust to errors in sampled
+    latents.
     """
     latent_penalty: float = 1e-4
-    """Weight of the mean square of the latents in the loss. It keeps the latents small."""
+    """Weight of the mean square of the latents in the loss. This term keeps the latents small."""
     edge_weight: float = 4.0
     """Additional weight of edges in the L1 term of the loss.
 
@@ -157,7 +157,7 @@ def _image_loss(decoded: Tensor, batch: Tensor, recipe: VaeRecipe) -> Tensor:
 def _edges(batch: Tensor) -> Tensor:
     """Return the contrast of each pixel, (b, 1, S, S) in [0, 1].
 
-    It is the largest difference to the right or lower neighbour in any channel.
+    The contrast is the largest difference to the right or lower neighbour in any channel.
     """
     right = functional.pad((batch[..., :, 1:] - batch[..., :, :-1]).abs(), (0, 1, 0, 0))
     down = functional.pad((batch[..., 1:, :] - batch[..., :-1, :]).abs(), (0, 0, 0, 1))

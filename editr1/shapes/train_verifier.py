@@ -1,4 +1,4 @@
-"""Train the base checkpoint of the small verifier. It can perceive images, but cannot judge edits yet.
+"""Train the base checkpoint of the small verifier, which can perceive images, but cannot judge edits yet.
 
 ``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder. The digest of the folder depends on
 the arguments and on the build of torch.
@@ -46,10 +46,10 @@ def train_verifier(
 ) -> dict[str, float]:
     """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return its metrics.
 
-    The first round starts from random weights. Each later round starts from the result of the round before. Every round has
-    a new optimizer and new samples. The optimizer is AdamW with betas 0.9 and 0.98 and weight decay 0.01. The learning rate
-    has a linear warm-up and then decays to 0. The gradient norm is clipped at 1. The loss is computed on the tokens of the
-    traces. The metrics are those of :func:`measure`.
+    The first round starts from random weights. Each later round starts from the result of the previous round. Every
+    round has a new optimizer and new samples. The optimizer is AdamW with betas 0.9 and 0.98 and weight decay 0.01.
+    The learning rate has a linear warm-up and then decays to 0. The gradient norm is clipped at 1. The loss is
+    computed on the tokens of the traces. The metrics are those of :func:`measure`.
 
     Args:
         out: folder to write.
@@ -101,7 +101,8 @@ def _train_round(
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Return the inputs of the model for a batch of samples. Only the tokens of the traces have labels.
 
-    The final score of a sample is random, so it has a label in every eighth sample only. This suffices to learn the format.
+    The final score of a sample is random, so it only has a label in every eighth sample, which is sufficient to learn
+    the format.
     """
     batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
     ids = batch["input_ids"]
@@ -119,7 +120,7 @@ def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) 
 def measure(
     model: Any, processor: Any, template: PromptTemplate, *, n: int, seed: int, batch_size: int = 100
 ) -> dict[str, float]:
-    """Let the verifier write a trace for each of ``n`` new samples by greedy decoding, and check the traces.
+    """Generate a trace for each of ``n`` new samples by greedy decoding, and check the traces.
 
     Returns:
         ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``, for example ``follow_1``: accuracy in

@@ -1,9 +1,9 @@
 """Read the content of an image from its pixels, and compute the ground-truth score of an edit.
 
-The content of an image is the object in each of its four cells, and the background. It is found by comparing each cell
-with templates, the images of all possible cells. An image is clean if each of its cells is similar enough to the nearest
-template. An image with noise, blur or a border, or a blend of two images, is not clean. Only the pixels are used, so
-candidates of the shapes dataset and outputs of any editor can be scored in the same way.
+The content of an image is the object in each of its four cells, and the background. It is found by comparing each
+cell with templates, the images of all possible cells. An image is clean if each of its cells is similar enough to the
+nearest template. An image with noise, blur or a border, or a blend of two images, is not clean. Only the pixels are
+used, so candidates of the shapes dataset and outputs of arbitrary editors can be scored in the same way.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from editr1.shapes.scene import CELLS, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, CONTENTS
 
 CLEAN_RESIDUAL: Final = 0.09
-"""An image is clean if every cell has a root mean square distance below this value from its nearest template."""
+"""Limit for the root mean square distance of a cell from its nearest template. An image is clean if all of its cells
+are below this limit."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from one image: its scene, and the distance of each cell from the nearest template."""
+    """The content read from one image: its scene, and the distance of each cell from the nearest template."""
 
     scene: Scene
     residuals: tuple[float, float, float, float]
@@ -43,7 +44,7 @@ class Reading:
 
 
 class Readings(NamedTuple):
-    """What was read from n images. Each field is an array with one entry per image."""
+    """The content read from n images. Each field is an array with one entry per image."""
 
     cells: NDArray[np.int64]
     """Contents of the cells, (n, 4), as indices into ``vocabulary.CONTENTS``."""
@@ -53,7 +54,7 @@ class Readings(NamedTuple):
     """Root mean square distances of the cells from their nearest templates, (n, 4), in [0, 1]."""
 
     def at(self, index: int) -> Reading:
-        """Return what was read from the image with this index."""
+        """Return the content read from the image with this index."""
         a, b, c, d = (int(content) for content in self.cells[index])
         w, x, y, z = (float(residual) for residual in self.residuals[index])
         return Reading(Scene((a, b, c, d), int(self.backgrounds[index])), (w, x, y, z))
@@ -84,7 +85,7 @@ def read_images(pixels: NDArray[Any]) -> Readings:
     """Read the content of n images, given as an array (n, 32, 32, 3) of uint8 or of floating point in [0, 1].
 
     Raises:
-        ValueError: the array has another shape or type.
+        ValueError: the array has a different shape or type.
     """
     if pixels.ndim != 4 or pixels.shape[1:] != (SIDE, SIDE, 3):
         raise ValueError(f"images: {pixels.shape}: the shape must be (n, {SIDE}, {SIDE}, 3)")
@@ -104,7 +105,7 @@ def read_images(pixels: NDArray[Any]) -> Readings:
 
 
 def read_image(image: Image.Image | Pixels | EncodedImage) -> Reading:
-    """Read the content of one image. It is first resized to 32x32 pixels."""
+    """Read the content of one image, which is first resized to 32x32 pixels."""
     return read_images(as_pixels(image)[None]).at(0)
 
 

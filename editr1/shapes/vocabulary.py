@@ -27,7 +27,7 @@ OBJECTS: Final = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SH
 """The fifteen objects. Object ``k`` has the colour ``COLOURS[k // 3]`` and the shape ``SHAPES[k % 3]``."""
 EMPTY: Final = "empty"
 CONTENTS: Final = (*OBJECTS, EMPTY)
-"""What a cell can contain: one of the objects, or nothing (index 15)."""
+"""The possible contents of a cell: one of the objects, or nothing (index 15)."""
 
 BACKGROUND: Final = "background"
 CLEAN_QUESTION: Final = "picture clean?"
@@ -36,32 +36,32 @@ SCORE_OPENING: Final = "}\n<score>"
 
 
 def follow_question(place: str, content: str) -> str:
-    """Return the question whether ``place`` (a cell or the background) now has ``content`` (category follow)."""
+    """Return the question that asks whether ``place`` (a cell or the background) now has ``content`` (category follow)."""
     return f"{place} is {content}?"
 
 
 def keep_question(place: str) -> str:
-    """Return the question whether ``place`` (a cell or the background) is unchanged (category keep)."""
+    """Return the question that asks whether ``place`` (a cell or the background) is unchanged (category keep)."""
     return f"{place} kept?"
 
 
 def follow_line(place: str, expected: str, seen: str, verdict: int) -> str:
-    """Return the line about a follow question in the reasoning of a trace."""
+    """Return the reasoning line of a trace for a follow question."""
     return f"{place} want {expected} -> {seen}{_verdict(verdict)}"
 
 
 def keep_line(place: str, before: str, seen: str, verdict: int) -> str:
-    """Return the line about a keep question in the reasoning of a trace."""
+    """Return the reasoning line of a trace for a keep question."""
     return f"{place} had {before} -> {seen}{_verdict(verdict)}"
 
 
 def quality_line(clean: int, verdict: int) -> str:
-    """Return the line about the quality question in the reasoning of a trace."""
+    """Return the reasoning line of a trace for the quality question."""
     return f"picture looks {'clean' if clean else 'dirty'}{_verdict(verdict)}"
 
 
 def model_words() -> list[str]:
-    """Return the phrases that are single tokens of the small models: of the shapes dataset, then of the photo demo.
+    """Return the phrases that are single tokens of the small models: first those of the shapes dataset, then those of the photo demo.
 
     Their order determines the token ids. Append new phrases at the end; otherwise the shipped checkpoints break.
     """
