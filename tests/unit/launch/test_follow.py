@@ -137,7 +137,7 @@ def test_second_command_follows_the_first_until_it_is_done(scripted: Any, store:
         found, _, _ = following.result(20)
     assert found.state is State.DONE and not found.stages
     assert len(waits.reasons) == 1
-    assert "process 77 on other-host, since 2001-09-09" in waits.reasons[0] and "following" in waits.reasons[0]
+    assert "process 77 on other-host, since 2001-09-09" in waits.reasons[0] and "this command follows it" in waits.reasons[0]
 
 
 def test_stale_run_is_taken_over(scripted: Any, store: ArtifactStore) -> None:
@@ -145,7 +145,7 @@ def test_stale_run_is_taken_over(scripted: Any, store: ArtifactStore) -> None:
     waits = Waits()
     record, any_started, _ = scripted(spec(), options={"replace": False, "observer": waits})
     assert any_started and record.state is State.DONE
-    assert any("taking over" in reason for reason in waits.reasons)
+    assert any("takes over" in reason for reason in waits.reasons)
 
 
 def test_failure_of_a_followed_run_is_reported_with_its_exit_code(scripted: Any, store: ArtifactStore) -> None:

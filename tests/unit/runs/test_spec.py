@@ -42,10 +42,10 @@ def test_overrides_apply_to_stages_and_to_the_run(tmp_path: Path) -> None:
     [
         (
             lambda d: d["spec"]["stages"][1]["inputs"].pop("rows"),
-            ["sft.inputs: an sft stage takes either rows or pairs"],
+            ["sft.inputs: an sft stage requires either rows or pairs"],
         ),
         (lambda d: d["spec"]["stages"][1]["inputs"].pop("model"), ["sft.inputs.model: missing"]),
-        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: pairs: missing; give"]),
+        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: pairs: missing; set"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:nope/rows"), ["no earlier stage", "nope"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:curate/row"), ["has no output 'row'", "rows"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="http://x/y"), ["http://x/y", "sha256:"]),
