@@ -104,10 +104,11 @@ class ArtifactStore:
     def commit(self, folder: Path, *, repair: bool = False, **fields: Unpack[ManifestFields]) -> Manifest:
         """Store the files of ``folder`` as an artifact: first all files, then the manifest that lists them.
 
-        The artifact exists once the manifest is written. Committing the same files and fields again, even concurrently,
-        results in the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
-        followed; links to folders are refused. A stored file of the expected size is assumed to be intact; with
-        ``repair`` it is verified, and replaced if it is damaged. A damaged manifest is always replaced.
+        The artifact exists as soon as the manifest is written. Committing the same files and fields again, even
+        concurrently, results in the same artifact. Files that are already in the store are not uploaded again.
+        Symbolic links to files are followed, but links to folders are rejected. A stored file of the expected size is
+        assumed to be intact; with ``repair`` it is verified, and replaced if it is damaged. A damaged manifest is
+        always replaced.
 
         Raises:
             UnusableFolder: for the same reasons as in :meth:`describe`.
@@ -198,7 +199,7 @@ class ArtifactStore:
             sizes = self._each(lambda file: self.objects.size(blob_key(file.digest.removeprefix(PREFIX))), files)
             absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
             if absent:
-                raise ArtifactNotFound(f"{self.url}: artifact {digest} has lost the file {absent[0]}")
+                raise ArtifactNotFound(f"{self.url}: file {absent[0]} of artifact {digest} is missing")
 
         try:
             read_again(check, ArtifactNotFound)

@@ -22,8 +22,9 @@ ATTEMPTS = 5
 def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
-    After a connection error, the download continues with the first missing byte. It fails after five (``ATTEMPTS``)
-    consecutive requests that returned no data. If the bytes do not match the digest, the complete object is downloaded again.
+    After a connection error, the download continues with the first missing byte. The download fails after five
+    (``ATTEMPTS``) consecutive requests without any data. If the bytes do not match the digest, the complete object is
+    downloaded again.
 
     Raises:
         DigestMismatch: the object does not match its digest, even after several complete downloads.

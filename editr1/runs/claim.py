@@ -90,7 +90,7 @@ class Claim:
         return _newest_number(self._store, self._run) == self.number
 
     def beat(self, count: int, *, ended: bool = False) -> None:
-        """Write the heartbeat. ``ended`` releases the run."""
+        """Update the heartbeat. If ``ended`` is True, release the run."""
         self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended)))
 
     def last_beat(self) -> tuple[int, bool]:

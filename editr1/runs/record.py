@@ -207,7 +207,10 @@ def parse_record(data: bytes, where: str, run: str) -> RunRecord:
         faults = explain(RunRecord, error, where=f"{where}: {writer} of editr1")
     except ValueError as error:
         faults = [f"{where}: the record is damaged ({len(data)} bytes): {error}"]
-    remedy = f"{where}: restore it from a backup, or write it anew with: editr1 run FILE --replace (finished stages are reused)"
+    remedy = (
+        f"{where}: restore it from a backup, or recreate it with: editr1 run FILE --replace (finished stages are "
+        "reused)"
+    )
     raise UnreadableRecord("\n".join([*faults, remedy]))
 
 

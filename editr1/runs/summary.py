@@ -21,8 +21,8 @@ def summary(record: RunRecord, data: ReportData) -> tuple[SummaryLine, ...]:
     lines = {
         "What was trained": _trained(record, {node.digest: node.label for node in data.nodes if node.kind}),
         "How good it is": _quality(data),
-        "How sure that is": _certainty(data),
-        "Where the cost went": _cost(record, data),
+        "How certain the results are": _certainty(data),
+        "What the run cost": _cost(record, data),
         "What is missing": " ".join(f"{s.missing.sentence(s.name)}." for s in record.stages.values() if s.missing),
     }
     return tuple(SummaryLine(title=title, text=text) for title, text in lines.items() if text)

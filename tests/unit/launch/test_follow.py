@@ -137,7 +137,10 @@ def test_second_command_follows_the_first_until_it_is_done(scripted: Any, store:
         found, _, _ = following.result(20)
     assert found.state is State.DONE and not found.stages
     assert len(waits.reasons) == 1
-    assert "process 77 on other-host, since 2001-09-09" in waits.reasons[0] and "this command follows it" in waits.reasons[0]
+    assert (
+        "process 77 on other-host, since 2001-09-09" in waits.reasons[0]
+        and "this command follows it" in waits.reasons[0]
+    )
 
 
 def test_stale_run_is_taken_over(scripted: Any, store: ArtifactStore) -> None:
