@@ -152,8 +152,8 @@ def _check_size(text: str, where: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 raise _Refused(
-                    f"line {line}: the alias *{short(event.anchor)[1:-1]} refers to an anchor that is not defined "
-                    "before it; define it first"
+                    f"line {line}: the alias *{short(event.anchor)[1:-1]} refers to an anchor whose value is not "
+                    "complete before it; define the anchor first"
                 )
             anchor, size = None, sizes[event.anchor]
         else:

@@ -375,10 +375,12 @@ def test_cards_say_that_seeds_differ(report, report_of):
     sft, gain, editor = headlines(report)
     for card in (sft, gain):
         assert card.caveat == (
-            "The interval is over the pairs of one training. Quickstart trainings with other seeds differ by about 2 points"
-            " (docs/reproduction.md)."
+            "The interval describes the variation over the pairs for one training run. Quickstart training runs with "
+            "different seeds differ by about 2 points (docs/reproduction.md)."
         )
-    assert editor.caveat.startswith("The interval is over the cases of one training. A training with another seed")
+    assert editor.caveat.startswith(
+        "The interval describes the variation over the cases for one training run. The interval does not"
+    )
     assert all("2 points" not in card.caveat for card in headlines(report_of(truth=False)))
 
 

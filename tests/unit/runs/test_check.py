@@ -58,7 +58,7 @@ def test_word_or_notation_that_is_no_number_is_refused(tmp_path: Path, setting: 
     ("kind", "config", "fault"),
     [
         ("sft", {"batch_size": 32}, "batch_size 32 is not a multiple of 33"),
-        ("gcpo", {"pairs_per_rollout": 4}, "pairs_per_rollout 4 does not divide evenly among 3 processes"),
+        ("gcpo", {"pairs_per_rollout": 4}, "pairs_per_rollout 4 cannot be divided evenly among 3 processes"),
         ("grpo", {"cases_per_iteration": 4}, "cases_per_iteration 4 is not a multiple of the number of processes"),
     ],
 )
