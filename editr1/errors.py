@@ -11,7 +11,8 @@ _DISK_FULL_MESSAGE = re.compile(
     r"No space left on device|Disk quota exceeded|\(os error (28|122)\)"
     r"|\binline_container\.cc.*(unexpected pos|file write failed)|^\d+ requested and \d+ written$",
 )
-"""Messages of libraries that do not raise an OSError with ``errno``. torch reports a short write as "unexpected pos"."""
+"""Pattern of messages about a full disk from libraries that do not raise an OSError with ``errno``. torch reports a
+short write as "unexpected pos"."""
 
 
 class ExitCode(IntEnum):
@@ -99,9 +100,9 @@ def exit_code_of(error: BaseException) -> int | None:
 def is_disk_full(error: BaseException) -> bool:
     """Return True if ``error`` or an error that caused it reports a full disk or an exceeded quota.
 
-    Libraries that write files in native code raise errors of their own, in which only the message reports the cause:
-    safetensors (SafetensorError), torch (RuntimeError) and numpy (an OSError without ``errno``). ``shutil.copytree`` collects
-    the messages of several errors, and other libraries raise an error of their own from the OSError.
+    Libraries that write files in native code raise exceptions in which only the message reports the cause:
+    safetensors (SafetensorError), torch (RuntimeError) and numpy (an OSError without ``errno``). ``shutil.copytree``
+    collects the messages of several errors, and other libraries raise their own exceptions from the OSError.
     """
     current: BaseException | None = error
     seen: set[int] = set()

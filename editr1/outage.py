@@ -1,4 +1,4 @@
-"""Tolerate outages of a service: for how long its failures are retried, and when the user is told about them."""
+"""Tolerate outages of a service: decide how long failures are retried, and when the user is notified."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LONGEST_NOTICE_INTERVAL = 300.0
 
 
 class OutageTolerance:
-    """Limit of ``seconds`` on the duration of an outage of a service. Any response of the service ends an outage.
+    """Limit on the duration of an outage of a service, in ``seconds``.
 
-    Several threads can use one instance.
+    Any response from the service ends an outage. Thread-safe.
     """
 
     def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
@@ -49,7 +49,7 @@ class OutageTolerance:
             return max(0.0, self._seconds - passed)
 
     def notice_is_due(self) -> bool:
-        """Return True if the user should be told about the outage: at its start, then at growing intervals of up to 5 minutes."""
+        """Return True if the user should be notified about the outage: at its start, then at increasing intervals of up to 5 minutes."""
         with self._lock:
             now = time.monotonic()
             if self._since is None or now < self._next_notice:

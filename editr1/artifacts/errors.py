@@ -6,20 +6,24 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base class of all errors of the store. It is raised directly for an error that may pass but is not an outage, such as a full disk."""
+    """Base class of all store errors.
+
+    It is raised directly for temporary errors that are not outages, such as a full disk.
+    """
 
     exit_code = ExitCode.TRANSIENT
 
 
 class StoreUnreachable(StoreError):
-    """The store cannot be reached, or its answer is invalid or incomplete. The operation may or may not have been carried out.
+    """The store cannot be reached, or its response is invalid or incomplete.
 
-    Only this error is retried while an outage is tolerated (:class:`editr1.artifacts.reliable.ReliableObjects`).
+    The operation may or may not have been executed. This is the only error that is retried while an outage is
+    tolerated (:class:`editr1.artifacts.reliable.ReliableObjects`).
     """
 
 
 class StoreMisconfigured(StoreError):
-    """The settings of the store are wrong, such as the name of its bucket."""
+    """A setting of the store, such as the bucket name, is wrong."""
 
     exit_code = ExitCode.CONFIG
 

@@ -34,7 +34,8 @@ _OUTAGES = (
     errno.ENETUNREACH,
     errno.ESHUTDOWN,
 )
-"""Errors of a file system whose disk or server is temporarily away, such as NFS, a FUSE mount or a network disk."""
+"""Error numbers of a file system whose disk or server is temporarily unavailable, such as NFS, a FUSE mount or a
+network disk."""
 
 
 class FileObjects:
@@ -102,10 +103,10 @@ class FileObjects:
         return self.root / checked_key(key)
 
     def _check_root(self) -> None:
-        """Raise StoreUnreachable if the store existed before and has disappeared: its file system is no longer mounted.
+        """Raise StoreUnreachable if the store existed before and has disappeared, because its file system is no longer mounted.
 
-        Without this check, a store on a network file system would look empty, and the next write would begin another store in
-        the folder of the mount.
+        Without this check, a store on a network file system would appear to be empty, and the next write would create
+        a new store in the mount point.
         """
         try:
             exists = any(name != _SCRATCH for name in os.listdir(self.root))
@@ -165,7 +166,7 @@ class FileObjects:
                     os.unlink(scratch)
 
     def _error(self, verb: str, key: str, error: OSError) -> StoreError:
-        """Return the error of the store for an error of the file system."""
+        """Convert a file system error to a store error."""
         message = f"{self.url}: cannot {verb} {key}: {error.strerror or error}"
         if error.errno in _OUTAGES or (error.errno == errno.EROFS and self._written):
             # Linux makes a file system read-only after errors of its disk.

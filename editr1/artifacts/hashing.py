@@ -22,7 +22,10 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def opened_to_read(path: Path) -> Iterator[BinaryIO]:
-    """Open a local file that is being committed. Raises UnreadableFile, which is not an error of the store."""
+    """Open a local file that is being committed.
+
+    Raises UnreadableFile if this fails, because the store is not the cause.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -58,5 +61,6 @@ class VerifiedReader:
 
 def _unreadable(path: Path, error: OSError) -> UnreadableFile:
     return UnreadableFile(
-        f"{path}: cannot be read to be committed: {error.strerror or error}; check the file and its disk"
+        f"{path}: this file cannot be committed, because it cannot be read: {error.strerror or error}; check "
+        "the file and its disk"
     )

@@ -1,4 +1,4 @@
-"""Repeat the operations of an object store that failed for a reason that may pass, and wait for it during an outage.
+"""Retry operations of an object store after temporary failures, and wait for the store during an outage.
 
 Every store that :func:`editr1.artifacts.store.open_store` returns accesses its objects through this module.
 """
@@ -25,11 +25,12 @@ from editr1.outage import OutageTolerance
 T = TypeVar("T")
 
 QUICK_DELAYS: Final = (0.2, 0.4, 0.8, 1.6)
-"""Delays in seconds before the first repetitions of an operation, which are made even if no outage is tolerated."""
+"""Delays in seconds before the first retries of an operation, which are made even if no outage is tolerated."""
 REFUSED_DELAYS: Final = (0.3, 1.0)
-"""Delays before the repetitions of an operation that the store refused. A proxy or a server that starts may refuse it once."""
+"""Delays in seconds before the retries of an operation that the store rejected. A proxy or a server that is starting
+may reject a valid operation."""
 REREAD_DELAYS: Final = (0.2, 1.0)
-"""Delays before the repetitions of a read whose result is damaged or missing."""
+"""Delays in seconds before the retries of a read whose result is damaged or missing."""
 LONGEST_DELAY: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 
@@ -41,10 +42,10 @@ def _go_on() -> None:
 
 
 def read_again(read: Callable[[], T], *passing: type[Exception], delays: tuple[float, ...] = REREAD_DELAYS) -> T:
-    """Return the result of ``read``, which is repeated if it raises one of the errors ``passing``.
+    """Return the result of ``read``, which is retried if it raises one of the exceptions ``passing``.
 
-    One wrong byte in an answer, or a cache that does not show the newest object, does not mean that an object is damaged or
-    missing. After the last repetition, the error is raised.
+    A single wrong byte in a response, or an outdated cache, does not prove that an object is damaged or missing.
+    After the last retry, the exception is raised.
     """
     for delay in delays:
         try:
@@ -56,12 +57,12 @@ def read_again(read: Callable[[], T], *passing: type[Exception], delays: tuple[f
 
 
 class OutageWait:
-    """What the operations of a store do while it is unreachable.
+    """Settings for operations while the store is unreachable.
 
     Args:
-        seconds: limit on the duration of an outage. With 0, an operation fails after a few quick repetitions.
+        seconds: maximum duration of an outage. With 0, an operation fails after a few quick retries.
         check_stop: called several times per second during a wait. It raises an exception to end the wait.
-        report: receives the messages that say that the store is unreachable and for how long the process still waits.
+        report: called with messages that the store is unreachable, and for how long the process will still wait.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class OutageWait:
         self._report = report or (lambda text: log.warning("%s", text))
 
     def call(self, action: Callable[[], T]) -> T:
-        """Return the result of ``action``, which is repeated while it raises StoreUnreachable.
+        """Return the result of ``action``, which is retried while it raises StoreUnreachable.
 
-        Once a stop is requested, a new operation is only repeated a few times.
+        After a stop was requested, a new operation is only retried a few times.
 
         Raises:
-            StoreUnreachable: the outage lasted longer than it is tolerated.
+            StoreUnreachable: the outage lasted longer than the limit.
         """
         stopping = self._stop_is_requested()
         delay, attempt, refused = QUICK_DELAYS[0], 0, 0
@@ -129,17 +130,17 @@ class OutageWait:
 
 
 class ReliableObjects:
-    """``ObjectStore`` that repeats the operations of another one as ``wait`` states."""
+    """``ObjectStore`` that retries the operations of another ``ObjectStore``, as configured by ``wait``."""
 
     def __init__(self, objects: ObjectStore, wait: OutageWait | None = None) -> None:
         self.inner, self.url = objects, objects.url
         self._wait = wait or OutageWait()
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object. With ``once``, raise AlreadyExists if the key exists with other content.
+        """Write an object. With ``once``, raise AlreadyExists if the key exists with different content.
 
-        A write whose answer was lost is repeated, and then the object exists because of the first request. Therefore an
-        object with the same content counts as written.
+        If the response to a write is lost, the write is retried, although the first request may have created the
+        object. Therefore, an existing object with the same content counts as written.
         """
         if not once:
             self._wait.call(lambda: self.inner.put_bytes(key, data))
@@ -156,7 +157,8 @@ class ReliableObjects:
                 except ArtifactNotFound:  # the write was refused, although nobody wrote
                     if delay is None:
                         raise StoreUnreachable(
-                            f"{self.url}: cannot write {key}: the server answers that it exists, but does not return it; try again"
+                            f"{self.url}: cannot write {key}: the server reports that this object exists, but "
+                            "does not return it; try again"
                         ) from None
             time.sleep(delay)
 
@@ -171,8 +173,8 @@ class ReliableObjects:
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         """Yield the content of an object in chunks, starting at byte ``offset``.
 
-        The operation is repeated until the first chunk. If the connection fails after it, StoreUnreachable is raised, and the
-        caller continues with another call.
+        The operation is retried until the first chunk has been received. If the connection fails later,
+        StoreUnreachable is raised, and the caller can resume with another call.
         """
 
         def begin() -> tuple[bytes, Iterator[bytes]]:

@@ -88,7 +88,7 @@ class S3Objects:
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """Return the content of an object. If it differs from the ETag of the object, read it again."""
+        """Return the content of an object. If it does not match the ETag, it is read again."""
         data, etag = self._get(key)
         if not self._etag_is_md5 or _matches(data, etag):
             return data
@@ -96,7 +96,7 @@ class S3Objects:
         if _matches(again, etag):
             return again
         if again != data:
-            raise StoreUnreachable(f"{self.url}: cannot read {key}: two answers have different bytes; try again")
+            raise StoreUnreachable(f"{self.url}: cannot read {key}: two responses have different contents; try again")
         # Some servers encrypt objects or compute other ETags, which are not the MD5 digest of the content.
         self._etag_is_md5 = False
         return data
@@ -215,6 +215,6 @@ def _credentials(config: StoreConfig) -> Provider:
 
 
 def _matches(data: bytes, etag: str) -> bool:
-    """Return True if an ETag is the MD5 digest of ``data``, or has another form, as that of an object with several parts."""
+    """Return True if an ETag is the MD5 digest of ``data``, or not an MD5 digest, which is the case after a multipart upload."""
     tag = etag.strip('"').lower()
     return _MD5.fullmatch(tag) is None or tag == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,6 +1,6 @@
-"""Translate the errors of the S3 client, of its HTTP library and of its XML parser into errors of the store.
+"""Translate exceptions of the S3 client, its HTTP library and its XML parser to store errors.
 
-This is the only place that decides whether such an error may pass.
+This is the only module that decides whether such an error is temporary.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ _WRONG_SETTINGS: Final = (
 )
 _FULL: Final = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
 _PARSE_ERRORS: Final = (ValueError, SyntaxError, AttributeError, TypeError, LookupError)
-"""Errors of the client for an answer that is not whole XML (``ParseError`` is a SyntaxError) or has unexpected elements."""
+"""Exceptions of the client for a response that is incomplete XML (``ParseError`` is a SyntaxError) or has unexpected
+elements."""
 
 
 class S3Errors:
-    """Translation of the errors of one S3 store.
+    """Translator for the errors of one S3 store.
 
     Attributes:
-        answered: set once the server has answered a request. From then on, its host name is known to be right.
+        answered: set when the server has responded to a request, which shows that its host name is correct.
     """
 
     def __init__(self, config: StoreConfig, endpoint: str, url: str) -> None:
@@ -52,7 +53,7 @@ class S3Errors:
 
     @contextmanager
     def translated(self, key: str) -> Iterator[None]:
-        """Context manager: raise the error of the store for an error of the client during an access to ``key``."""
+        """Context manager that translates exceptions of the client during an access to ``key`` to store errors."""
         try:
             yield
         except StoreError:
@@ -63,7 +64,7 @@ class S3Errors:
             self.answered = True
 
     def of(self, key: str, error: Exception) -> StoreError:
-        """Return the error of the store for an error of the client during an access to ``key``."""
+        """Return the store error for an exception of the client during an access to ``key``."""
         if isinstance(error, S3Error):
             return self._of_answer(key, error)
         access = f"{self._url}: cannot access {key}"
@@ -75,13 +76,13 @@ class S3Errors:
         ):
             text = str(error).splitlines()[0] if str(error) else "no message"
             return StoreUnreachable(
-                f"{access}: the answer of the server is incomplete or invalid ({type(error).__name__}: {text})"
+                f"{access}: the server's response is incomplete or invalid ({type(error).__name__}: {text})"
             )
         causes = [*_causes(error)]
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
             return StoreMisconfigured(
-                f"{access}, because the server is not reachable: {_describe(error)}; set EDITR1_S3_CA_BUNDLE to the PEM file of the"
-                " certificate authority of the server"
+                f"{access}, because the server is not reachable: {_describe(error)}; set EDITR1_S3_CA_BUNDLE to "
+                "the PEM file of the server's certificate authority"
             )
         if any(_is_unknown_host(cause) for cause in causes) and not self.answered:
             return StoreError(
@@ -90,12 +91,12 @@ class S3Errors:
         return StoreUnreachable(f"{access}, because the server is not reachable: {_describe(error)}")
 
     def of_status(self, key: str, status: int) -> StoreError:
-        """Return the error of the store for an answer that has only an HTTP status, for example that of a proxy."""
+        """Return the store error for a response without an S3 error code, for example from a proxy."""
         access = f"{self._url}: cannot access {key}: HTTP status {status}"
         if status in (401, 403):
             return AccessDenied(f"{access}; {self._check_credentials()}")
         if status == 507:
-            return StoreError(f"{access}: the disk of the server is full; make room on it, and try again")
+            return StoreError(f"{access}: the disk of the server is full; free some space, and try again")
         return StoreUnreachable(access)
 
     def _of_answer(self, key: str, error: S3Error) -> StoreError:
@@ -114,9 +115,9 @@ class S3Errors:
         if code in _DENIED or (status in (401, 403) and not code):
             return AccessDenied(f"{self._url}: access to {key} is denied ({code}); {self._check_credentials()}")
         if code in _WRONG_SETTINGS:
-            return StoreMisconfigured(f"{access}; check the region and the name of the bucket")
+            return StoreMisconfigured(f"{access}; check the region and the bucket name")
         if code in _FULL or status == 507:
-            return StoreError(f"{access}: the disk of the server is full; make room on it, and try again")
+            return StoreError(f"{access}: the disk of the server is full; free some space, and try again")
         return StoreUnreachable(access)
 
     def _check_credentials(self) -> str:
@@ -131,7 +132,7 @@ def _is_unknown_host(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield ``error`` and the errors that caused it."""
+    """Yield ``error`` and the exceptions that caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -66,7 +66,7 @@ class ArtifactStore:
         return self.objects.url
 
     def without_waiting(self) -> ArtifactStore:
-        """Return the same store with operations that do not wait during an outage, but raise StoreUnreachable."""
+        """Return the same store, but with operations that raise StoreUnreachable during an outage instead of waiting."""
         objects = self.objects
         return ArtifactStore(
             ReliableObjects(objects.inner) if isinstance(objects, ReliableObjects) else objects,
@@ -187,11 +187,10 @@ class ArtifactStore:
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def missing(self, digest: str) -> str:
-        """Return why the artifact ``digest`` cannot be read: its manifest is damaged, or the manifest or a file is not in the store.
+        """Return the reason why the artifact ``digest`` cannot be read, or an empty string if it is complete.
 
-        The text is empty if the artifact is complete.
-
-        The contents of the files are not read; see :meth:`verify`.
+        An artifact cannot be read if its manifest is damaged, or if the manifest or a file is not in the store. The
+        contents of the files are not read; see :meth:`verify`.
         """
 
         def check() -> None:
@@ -215,7 +214,7 @@ class ArtifactStore:
                 try:
                     yield read_again(partial(self.manifest, digest), ArtifactNotFound)
                 except ArtifactNotFound as error:
-                    log.warning("%s, although the store lists it; it is skipped", error)
+                    log.warning("%s, although the store lists it; this object is skipped", error)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
         """Return the manifests of the artifact's ancestors: its parents, their parents, and so on, nearest first.
@@ -235,7 +234,10 @@ class ArtifactStore:
         return [manifest for manifest in seen.values() if manifest is not None]
 
     def put_record(self, key: str, data: bytes, *, if_none_match: bool = False) -> None:
-        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if the key exists with other content."""
+        """Write or replace a small record.
+
+        With ``if_none_match``, raise AlreadyExists if the key exists with different content.
+        """
         self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
 
     def get_record(self, key: str) -> bytes | None:
@@ -250,7 +252,7 @@ class ArtifactStore:
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
 
     def _replace_damaged(self, manifest: Manifest) -> None:
-        """Replace the stored manifest with the digest of ``manifest`` if its bytes do not match this digest."""
+        """Rewrite the stored manifest if its bytes do not match its digest."""
         try:
             self.manifest(manifest.digest)
         except DigestMismatch as error:
@@ -271,7 +273,7 @@ class ArtifactStore:
                 raise type(error)(f"artifact {artifact}, file {file.path}: {error}") from None
 
     def _fault(self, file: ManifestFile) -> str:
-        """Return why a stored file is damaged or missing; empty if it is intact."""
+        """Return the reason why a stored file is damaged or missing, or an empty string if it is intact."""
 
         def check() -> None:
             if fault := self._fault_of_read(file):
@@ -315,7 +317,7 @@ def open_store(where: StoreConfig | str, wait: OutageWait | None = None) -> Arti
 
     Args:
         where: the configuration or the address.
-        wait: what operations do while the store is unreachable. If None, they fail after a few quick repetitions.
+        wait: settings for operations while the store is unreachable. If None, they fail after a few quick retries.
 
     Raises:
         AccessDenied: the address starts with ``s3://`` and no credentials were found.

@@ -117,7 +117,7 @@ def reporting() -> Iterator[None]:
 
 
 def _full_path(error: Exception) -> str:
-    """Return what an error about a full disk says, with the path if it is known."""
+    """Return the message of an error about a full disk, with the path if it is known."""
     if isinstance(error, OSError) and error.errno is not None:
         return (
             f"{error.filename}: {os.strerror(error.errno)}" if error.filename is not None else os.strerror(error.errno)

@@ -62,8 +62,8 @@ class StoreValues(ChartSettings):
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
     outage_seconds: Annotated[int, Field(ge=0)] = 1800
-    """Time in seconds for which an outage of the store is tolerated. In this time, training continues, and reads and
-    commits wait."""
+    """Time in seconds for which an outage of the store is tolerated. During an outage, training continues, and reads
+    and commits wait."""
     secret_name: Name = "editr1-s3"
     """Name of an existing Secret with the S3 access key and secret key. If empty, pods authenticate with their own
     identity, such as a cloud workload identity."""

@@ -56,8 +56,8 @@ class StoreConfig(Settings):
     """Maximum number of concurrent file transfers."""
 
     outage_seconds: Annotated[float, Field(ge=0)] = 1800
-    """Time in seconds for which an outage of the store is tolerated. In this time, training continues, and reads and
-    commits wait. With 0, an operation fails after a few quick repetitions."""
+    """Time in seconds for which an outage of the store is tolerated. During an outage, training continues, and reads
+    and commits wait. With 0, an operation fails after a few quick retries."""
 
     @field_validator("url")
     @classmethod
@@ -135,7 +135,7 @@ def store_at(
 
 
 def _number(text: str) -> float | str:
-    """Return ``text`` as a number, or unchanged if it is none, so that its validation names it."""
+    """Convert ``text`` to a number. If it is not a number, return it unchanged, so that the validation reports it."""
     try:
         return float(text)
     except ValueError:

@@ -39,7 +39,8 @@ ROWS = "rows.parquet"
 
 
 OnMissing = Callable[[dict[str, int], int], None]
-"""Receives the numbers of items without a usable answer by step and cause, and the number of all items of these steps."""
+"""Callback that receives the number of items without a usable answer by step and cause, and the total number of items
+in these steps."""
 
 
 def curate(
@@ -56,11 +57,12 @@ def curate(
 
     ``cases`` is a table of EditCase. ``candidates`` is a table of Quadruple, whose cases need no principles.
 
-    Two tables are written: ``out/cases.parquet`` (EditCase; cases for which no principles could be generated are omitted)
-    and ``out/rows.parquet`` (SftRow; at most one per candidate, in the order of ``candidates``). If ``candidates`` is
-    None, only the principles are generated, and no rows are written. Intermediate results are stored in ``out/parts``
-    (in a folder named after a digest of settings and inputs) and in ``out/answers.sqlite``. A later call with the same
-    ``out`` reuses them. ``on_missing`` is called at the end with the items for which a later call asks the models again.
+    Two tables are written: ``out/cases.parquet`` (EditCase; cases for which no principles could be generated are
+    omitted) and ``out/rows.parquet`` (SftRow; at most one per candidate, in the order of ``candidates``). If
+    ``candidates`` is None, only the principles are generated, and no rows are written. Intermediate results are
+    stored in ``out/parts`` (in a folder named after a digest of settings and inputs) and in ``out/answers.sqlite``. A
+    later call with the same ``out`` reuses them. ``on_missing`` is called at the end with the numbers of items for
+    which a later call will send requests again.
 
     The metrics are ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
     rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,

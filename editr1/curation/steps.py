@@ -43,7 +43,7 @@ class CurationContext:
     experts: list[ExpertExample] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
-    """The part of ``failures`` that a later call asks the models for again: all but images that cannot be decoded."""
+    """The failures for which a later call sends requests again: all failures except images that cannot be decoded."""
     totals: Counter[str] = field(default_factory=Counter)
     """Number of items per step, including those that an earlier call completed."""
     first_loss: str = ""
@@ -55,12 +55,15 @@ class CurationContext:
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
     def count_failure(self, step: str, cause: str, *, may_succeed_later: bool) -> None:
-        """Count an item that failed. ``may_succeed_later`` says whether another answer of a model can change this."""
+        """Count an item that failed.
+
+        ``may_succeed_later`` states whether the item may succeed with a different answer.
+        """
         self.failures[f"{step}: {cause}"] += 1
         self.missing[f"{step}: {cause}"] += may_succeed_later
 
     def missing_items(self) -> tuple[dict[str, int], int]:
-        """Return the numbers of missing items by step and cause, and the number of all items of these steps."""
+        """Return the number of missing items by step and cause, and the total number of items in these steps."""
         causes = {name: number for name, number in sorted(self.missing.items()) if number}
         return causes, sum(self.totals[step] for step in {name.partition(": ")[0] for name in causes})
 

@@ -301,7 +301,7 @@ class _Trainer:
         self._distributed.barrier()
 
     def _resume(self) -> int:
-        """Load the checkpoint of the hooks if there is one. Return the first iteration to run."""
+        """Load the checkpoint that the hooks return, if there is one. Return the first iteration to run."""
         folder = self._hooks.find_checkpoint()
         if folder is None:
             return 0

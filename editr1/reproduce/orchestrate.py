@@ -59,8 +59,8 @@ class ReproductionObserver(Protocol):
 class ReproductionRequest:
     """Settings of a reproduction.
 
-    Artifacts and records are written to ``folder/store``, the logs of a run to ``folder/runs/<run>``. At most
-    ``parallel`` runs are active at a time. ``command`` is the command line, which the report displays.
+    Artifacts and records are written to ``folder/store``, and the logs of a run are written to ``folder/runs/<run>``.
+    At most ``parallel`` runs are active at a time. ``command`` is the command line, which the report displays.
     """
 
     comparisons: Sequence[Comparison]

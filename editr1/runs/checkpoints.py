@@ -1,4 +1,4 @@
-"""The checkpoints of a stage in the artifact store: write them, and choose the one from which a training continues.
+"""Write the checkpoints of a stage to the artifact store, and select the checkpoint from which training continues.
 
 A checkpoint is an artifact. A record ``checkpoints/<step>.json`` below the stage's prefix refers to it.
 """
@@ -22,14 +22,15 @@ from editr1.runs.record import stage_prefix
 from editr1.runs.stored import DamagedRecord, dump_stored, read_stored, warn_once
 
 UNUSABLE = (DamagedRecord, ArtifactNotFound, DigestMismatch)
-"""Errors that mean that a checkpoint is damaged, incomplete or of another training. Others, such as an outage, may pass."""
+"""Exceptions which indicate that a checkpoint is damaged, incomplete or from a different training. All others, such
+as an outage, may be temporary."""
 _NAME = re.compile(r"[0-9]{9}\.json")
 
 log = logging.getLogger("editr1.runs")
 
 
 class CheckpointRecord(BaseModel):
-    """Record of a checkpoint of a stage."""
+    """Record of one checkpoint of a stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,7 +42,10 @@ class CheckpointRecord(BaseModel):
 
 @dataclass(frozen=True)
 class StageCheckpoints:
-    """The checkpoints of one stage. ``key`` is the stage's key, which every checkpoint must name in its manifest."""
+    """The checkpoints of one stage.
+
+    ``key`` is the stage's key, which the manifest of every checkpoint must contain.
+    """
 
     store: ArtifactStore
     run: str
@@ -54,7 +58,7 @@ class StageCheckpoints:
         return stage_prefix(self.run, self.stage, self.key) + "checkpoints/"
 
     def add(self, step: int, digest: str) -> None:
-        """Record the checkpoint ``digest``, which must be in the store already."""
+        """Write a record for the checkpoint ``digest``, which must already be in the store."""
         record = CheckpointRecord(step=step, digest=digest)
         self.store.put_record(f"{self.prefix}{step:09d}.json", dump_stored(record))
 
@@ -73,7 +77,7 @@ class StageCheckpoints:
         """Return the manifest of the checkpoint to which the record ``name`` refers. The files of the checkpoint are not read.
 
         Raises:
-            DamagedRecord: the record is damaged, or its checkpoint belongs to another training.
+            DamagedRecord: the record is damaged, or its checkpoint belongs to a different training.
             ArtifactNotFound: the record, the manifest or a file of the checkpoint is missing or too short.
             DigestMismatch: the manifest is damaged.
         """
@@ -83,7 +87,8 @@ class StageCheckpoints:
             raise ArtifactNotFound(f"{where}: the record of the checkpoint does not exist")
         if name != f"{self.prefix}{record.step:09d}.json":
             raise DamagedRecord(
-                f"{where}: the record is of step {record.step}, which is not the step in its name; remove it"
+                f"{where}: the record is for step {record.step}, which differs from the step in its name; "
+                "remove the record"
             )
         manifest = self.store.manifest(record.digest)
         if (manifest.kind, manifest.config_digest) != ("checkpoint", self.key):
@@ -96,12 +101,13 @@ class StageCheckpoints:
         return manifest
 
     def fetch_newest(self, folder: Path, *, chooser: DistributedContext | None = None) -> ChosenCheckpoint:
-        """Download the newest checkpoint that is complete and of this training. Log a warning for each one that is passed over.
+        """Download the newest complete checkpoint of this training.
 
-        With several ranks, every rank calls this function, rank 0 chooses, and all ranks get the same checkpoint.
+        A warning is logged for each newer checkpoint that cannot be used. With several ranks, every rank calls this
+        function, rank 0 chooses, and all ranks get the same checkpoint.
 
         Args:
-            folder: folder of this rank, in which the checkpoint gets a folder of its own.
+            folder: folder of this rank, in which a subfolder for the checkpoint is created.
             chooser: process group of the ranks; None if there is only one.
 
         Raises:
@@ -114,7 +120,9 @@ class StageCheckpoints:
             name, digest = group.all_gather_text(" ".join(next(usable, ("none", "none"))))[0].split()
             if name == "none":
                 if newest is not None:
-                    log.warning("stage %s: none of its checkpoints can be used; the training starts anew", self.stage)
+                    log.warning(
+                        "stage %s: none of its checkpoints can be used; training starts from the beginning", self.stage
+                    )
                 return ChosenCheckpoint(None, group.any_rank(newest is not None))
             target, failed = folder / digest.removeprefix("sha256:")[:16], False
             try:
@@ -134,12 +142,15 @@ class StageCheckpoints:
                 self._pass_over(name, error)
 
     def _pass_over(self, name: str, error: Exception) -> None:
-        warn_once(f"{self.store.url}: records/{name}: this checkpoint cannot be used and is passed over: {error}")
+        warn_once(f"{self.store.url}: records/{name}: this checkpoint cannot be used and is skipped: {error}")
 
 
 @dataclass(frozen=True)
 class ChosenCheckpoint:
-    """The folder of the chosen checkpoint; None if there is none. ``passed_over`` is True if a newer one could not be used."""
+    """The selected checkpoint.
+
+    ``folder`` is None if there is none. ``passed_over`` is True if a newer checkpoint could not be used.
+    """
 
     folder: Path | None
     passed_over: bool

@@ -48,7 +48,10 @@ def find_record(folder: Path, store: ArtifactStore | None, run: str) -> RunRecor
 
 
 def _with_missing(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """Add what is missing in partial results to a record that the operator wrote, whose status does not contain it."""
+    """Add the missing items of partial results to a record that the operator wrote.
+
+    The status of an EditRun, from which the operator writes the record, does not contain them.
+    """
     for stage in record.stages.values():
         if stage.state is State.DONE and stage.kind in (Kind.CURATE, Kind.EVALUATE) and not stage.missing:
             try:

@@ -41,8 +41,8 @@ class Decision:
 def before_start(has_result: bool, is_partial: bool = False) -> Decision:
     """Decide whether to start or skip a stage whose inputs are available.
 
-    A stage with a partial result is started again, once per invocation, because the server that failed may have been repaired. The
-    stage asks only for what is missing.
+    A stage with a partial result is started again, once per invocation, because the server that failed may have been
+    repaired. The stage only requests the missing items.
     """
     if has_result and is_partial:
         return Decision(NextStep.START, "the result is partial: the missing items are requested again")

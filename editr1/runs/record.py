@@ -42,22 +42,22 @@ class Attempt(_Record):
 
 
 class Missing(_Record):
-    """Items for which a model's server gave no usable answer, so that a result is partial. Empty if the result is complete."""
+    """Items without a usable model answer, which make a result partial. Empty if the result is complete."""
 
     causes: dict[str, int] = Field(default_factory=dict)
     """Number of items by step and cause, such as ``{"decompose: RequestRefused": 3}``."""
     total: int = 0
-    """Number of all items of the steps in ``causes``."""
+    """Total number of items in the steps of ``causes``."""
 
     def __bool__(self) -> bool:
         return bool(self.causes)
 
     def sentence(self, stage: str) -> str:
-        """Return one line that says what is missing in the result of ``stage``, and how to ask for it again."""
+        """Return one line that states which items are missing in the result of ``stage``, and how to request them again."""
         causes = ", ".join(f"{cause}: {number}" for cause, number in self.causes.items())
         return (
-            f"{stage}: {sum(self.causes.values())} of {self.total} items have no usable answer of a model ({causes});"
-            " run the same command again to ask for them"
+            f"{stage}: {sum(self.causes.values())} of {self.total} items have no usable model answer ({causes});"
+            " repeat the command to request them again"
         )
 
 
@@ -68,7 +68,7 @@ class StageResult(_Record):
     outputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     missing: Missing = Field(default_factory=Missing)
-    """What a later invocation should ask for again. Other stages may use the outputs of a partial result."""
+    """Items that a later invocation should request again. Other stages may use the outputs of a partial result."""
     asked_again: bool = False
     """Whether the stage was started again after this partial result, which its next result replaces."""
 
@@ -196,7 +196,10 @@ def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = Fal
 
 
 def parse_record(data: bytes, where: str, run: str) -> RunRecord:
-    """Parse the stored record of ``run``. Raises UnreadableRecord if it is damaged, of another run or of another version."""
+    """Parse the stored record of ``run``.
+
+    Raises UnreadableRecord if it is damaged, or belongs to a different run or version.
+    """
     try:
         record = RunRecord.model_validate_json(json.dumps(load_checked(data)))
         if record.name != run:
@@ -215,7 +218,7 @@ def parse_record(data: bytes, where: str, run: str) -> RunRecord:
 
 
 def save_result(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
-    """Write the result of a stage. The stage is done once it is written."""
+    """Write the result of a stage, which marks the stage as done."""
     store.put_record(result_key(run, stage, result.key), dump_stored(result))
 
 
@@ -223,7 +226,7 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
     """Return the result that the stage with this key has committed; None if it is not done.
 
     Raises:
-        DamagedRecord: the result is damaged, or is the result of another stage.
+        DamagedRecord: the result is damaged, or is the result of a different stage.
     """
     name = result_key(run, stage, key)
     remedy = f"remove it (editr1 runs repair {run}) and run the stage again"
@@ -237,8 +240,8 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
 def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
     """Return the result of a stage whose outputs are all in the store; None if it is not done or an output is missing.
 
-    The artifacts of a finished run may have been removed from the store. The stage then has to run again. A damaged result
-    counts as absent, with a warning. A partial result is returned until :func:`ask_again` is called for it.
+    The artifacts of a finished run may have been removed from the store. The stage then has to run again. A damaged
+    result is ignored with a warning. A partial result is returned until :func:`ask_again` is called for it.
     """
     try:
         result = load_result(store, run, stage, key)

@@ -21,7 +21,7 @@ log = logging.getLogger("editr1.runs")
 
 
 class DamagedRecord(StoreError):
-    """A record is empty, truncated, changed, not of the expected form, or belongs to another stage or run."""
+    """A record is empty, truncated or changed, does not have the expected format, or belongs to a different stage or run."""
 
     exit_code = ExitCode.INPUT
 
@@ -41,8 +41,8 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
     Args:
         kind: model of the record.
         data: the JSON text.
-        where: URL of the store and key of the record, or path of the file, for the message.
-        remedy: what the user can do, for the message.
+        where: URL of the store and key of the record, or path of the file, for the error message.
+        remedy: what the user can do about a damaged record, for the error message.
 
     Raises:
         RecordOfOtherVersion: the text matches its checksum, but is not a record of this kind.
@@ -64,7 +64,9 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
 
 
 def read_stored(store: ArtifactStore, kind: type[M], key: str, *, remedy: str) -> M | None:
-    """Read and parse a record. Returns None if there is none. It is read again before it is called damaged.
+    """Read and parse a record.
+
+    Returns None if there is no record. A damaged record is read again before an exception is raised.
 
     Raises:
         DamagedRecord: see :func:`parse_stored`.
@@ -79,5 +81,5 @@ def read_stored(store: ArtifactStore, kind: type[M], key: str, *, remedy: str) -
 
 @lru_cache(maxsize=1000)
 def warn_once(message: str) -> None:
-    """Log a warning. A process that reads the same damaged record again does not repeat it."""
+    """Log a warning, but only once per process for each text."""
     log.warning("%s", message)

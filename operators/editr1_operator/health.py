@@ -15,7 +15,7 @@ TROUBLE_REASONS = {
     Trouble.CANNOT_START: Reason.CANNOT_START,
     Trouble.NOT_READY: Reason.PODS_STARTING,
 }
-"""Reason in the status of a stage, by kind of problem with the stage's pods."""
+"""Mapping from kinds of problems with a stage's pods to the reason in the status of the stage."""
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 

@@ -108,7 +108,9 @@ def test_command_asks_again_only_for_refused_items_until_all_are_answered(
     folder = tmp_path / "labels"
     partial = curate(proxy, folder).stages["curate"]
     assert partial.missing.causes == {"decompose: RequestRefused": NUM_REFUSED}
-    assert f"curate: {NUM_REFUSED} of {partial.missing.total} items have no usable answer" in capsys.readouterr().err
+    assert (
+        f"curate: {NUM_REFUSED} of {partial.missing.total} items have no usable model answer" in capsys.readouterr().err
+    )
 
     same = curate(proxy, folder).stages["curate"]
     assert set(proxy.seen) == proxy.refused and len(proxy.seen) == NUM_REFUSED

@@ -35,7 +35,8 @@ class StageContext:
         self.should_stop = should_stop
         self._folders: dict[str, str] = {}
         self._damage_found = False
-        """A checkpoint in the store is damaged. Files of later checkpoints are therefore compared with those in the store."""
+        """True if a checkpoint in the store is damaged. In this case, the files of later checkpoints are compared
+        with the stored files."""
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
         if (
             self.is_main and not job.progress_file.exists()
@@ -68,10 +69,10 @@ class StageContext:
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def add_missing(self, causes: Mapping[str, int], total: int) -> None:
-        """Record that items got no usable answer of a model, so that a later invocation runs the stage again.
+        """Record items without a usable model answer, so that a later invocation runs the stage again.
 
-        ``causes`` are the numbers of these items by step and cause, and ``total`` is the number of all items of these steps. Items
-        that cannot be used whatever a server answers must not be included.
+        ``causes`` contains the number of these items by step and cause, and ``total`` is the total number of items in
+        these steps. Items that can never be used, whatever the answers are, must not be included.
         """
         if causes:
             both = {**self.missing.causes}

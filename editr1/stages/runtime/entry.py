@@ -115,14 +115,15 @@ def exit_code(error: Exception) -> int:
     _log_lines(error)
     if is_disk_full(error):
         log.error(
-            "a disk is full, or a quota is exceeded; make room for the stage's files in %s and start it again",
+            "a disk is full, or a quota is exceeded; free some space for the stage's files in %s, and start "
+            "the stage again",
             _folder(),
         )
     return code
 
 
 def _folder() -> str:
-    """Return the working folder of the stage, for a message."""
+    """Return the working folder of the stage, for error messages."""
     try:
         return str(read_job().workdir)
     except ConfigError:

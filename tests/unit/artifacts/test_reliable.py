@@ -252,6 +252,6 @@ def test_unreadable_folder_is_not_taken_for_an_empty_one(tmp_path: Path, monkeyp
 
 def test_local_file_that_cannot_be_read_is_not_an_outage(tmp_path: Path) -> None:
     for objects in (FileObjects(tmp_path / "s"),):
-        with pytest.raises(StoreError, match="cannot be read to be committed") as raised:
+        with pytest.raises(StoreError, match="cannot be committed, because it cannot be read") as raised:
             objects.put_file("blobs/a", tmp_path / "none", 1, hashlib.sha256(b"").hexdigest())
         assert not isinstance(raised.value, StoreUnreachable | ArtifactNotFound)

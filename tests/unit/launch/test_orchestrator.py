@@ -58,8 +58,8 @@ def test_stage_with_a_partial_result_runs_once_per_command_until_it_is_complete(
     first, _, watcher = scripted(spec(model), curate=plan)
     assert first.state is State.DONE and started(watcher) == ["curate", "sft", "serve", "grpo"]
     assert first.stages["curate"].missing.sentence("curate") == (
-        "curate: 1 of 3 items have no usable answer of a model (decompose: RequestRefused: 1); run the same command again"
-        " to ask for them"
+        "curate: 1 of 3 items have no usable model answer (decompose: RequestRefused: 1); repeat the command to"
+        " request them again"
     )
     second, _, watcher = scripted(spec(model), curate=plan)
     assert second.state is State.DONE and started(watcher) == ["curate"]

@@ -94,7 +94,7 @@ def test_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     damage(part(tmp_path, checkpoints, 3))
     assert chosen(checkpoints, tmp_path) == "weights after step 2"
     if name.exists():  # a record that was removed leaves no trace
-        assert f"{checkpoints.prefix}000000003.json: this checkpoint cannot be used and is passed over" in caplog.text
+        assert f"{checkpoints.prefix}000000003.json: this checkpoint cannot be used and is skipped" in caplog.text
 
 
 def test_training_starts_anew_if_all_checkpoints_are_damaged(
@@ -103,7 +103,7 @@ def test_training_starts_anew_if_all_checkpoints_are_damaged(
     for step in (1, 2, 3):
         empty(pointer(tmp_path, checkpoints, step))
     assert checkpoints.fetch_newest(tmp_path / "resume").folder is None
-    assert "none of its checkpoints can be used; the training starts anew" in caplog.text
+    assert "none of its checkpoints can be used; training starts from the beginning" in caplog.text
 
 
 def test_checkpoint_of_another_training_is_passed_over_with_both_keys(

@@ -234,6 +234,4 @@ def test_summary_says_what_is_missing_in_partial_results() -> None:
     (text,) = (
         line.text for line in summary(record().model_copy(update={"stages": stages}), data()) if "missing" in line.title
     )
-    assert text.startswith(
-        "curate: 2 of 40 items have no usable answer of a model (think: UnreadableAnswer: 2); run the same"
-    )
+    assert text.startswith("curate: 2 of 40 items have no usable model answer (think: UnreadableAnswer: 2); repeat the")
