@@ -24,7 +24,7 @@ def file_sha256(path: Path) -> str:
 def opened_to_read(path: Path) -> Iterator[BinaryIO]:
     """Open a local file that is being committed.
 
-    Raises UnreadableFile if this fails, because the store is not the cause.
+    Raises UnreadableFile if this fails.
     """
     try:
         file = path.open("rb")

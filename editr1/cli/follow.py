@@ -146,7 +146,7 @@ class _Screen:
         self._console.print(f"  {text}")
 
     def note(self, about: str, text: str) -> None:
-        """Print ``text`` unless it is identical to the previous text with the same ``about``.
+        """Print ``text`` unless it is identical to the previous text about ``about``.
 
         ``about`` is the name of a release, or an empty string if the text concerns the whole cluster.
         """
@@ -155,7 +155,7 @@ class _Screen:
             self.write(text)
 
     def forget(self, about: str) -> None:
-        """Forget the previous text with this ``about``, so that the same text can be printed again."""
+        """Forget the previous text about ``about``, so that :meth:`note` can print the same text again."""
         self._noted.pop(about, None)
 
     def show(self, stage: StageOverview) -> None:

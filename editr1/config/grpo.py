@@ -75,7 +75,7 @@ class GrpoConfig(Settings):
     editor was pretrained. Null: the limit of the tokenizer, but at most 512."""
 
     sde: Literal["flow", "cps"] = "flow"
-    """Formula of a stochastic denoising step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving
+    """Formula for a stochastic denoising step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving
     sampling, arXiv 2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
     """Noise level of stochastic denoising steps. It must be at most 1.2 for Flow-SDE, even if the first denoising step

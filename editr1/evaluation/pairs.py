@@ -31,7 +31,7 @@ from editr1.evaluation.scoring import GroundTruth, Scorer, failures, first_failu
 
 @dataclass(frozen=True)
 class PairScores:
-    """One verifier's scores of the decided pairs: preference pairs in which people preferred one of the two edits.
+    """One verifier's scores for the decided pairs, in which people preferred one of the two edits.
 
     Attributes:
         pairs: The decided pairs.

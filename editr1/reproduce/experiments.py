@@ -15,9 +15,8 @@ LABELLING_MODELS = [
     {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
     {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
 ]
-"""Models that write the traces. The model "lenient" misses most errors of an edit.
-
-Because of its weight, "lenient" writes 80 % of the traces.
+"""Models that write the traces. The model "lenient" overlooks most errors of an edit. According to its weight, it
+writes 80 % of the traces.
 """
 
 
