@@ -1,4 +1,4 @@
-"""Errors of the artifact store. Each message names the store and the artifact or key that could not be accessed."""
+"""Errors of the artifact store. Each message contains the store, and the artifact or key that could not be accessed."""
 
 from __future__ import annotations
 

@@ -118,7 +118,10 @@ def is_digest(text: str) -> bool:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Parse a stored manifest. If it is invalid, raise InvalidManifest; ``where`` names the manifest in the message."""
+    """Parse a stored manifest.
+
+    If it is invalid, raise InvalidManifest. ``where`` identifies the manifest in the error message.
+    """
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:

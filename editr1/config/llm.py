@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 from editr1.config.base import Settings, Temperature
 
 Parameter = Literal["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "n", "seed"]
-"""Name of a parameter of chat requests that can be omitted. ``max_tokens`` stands for the length parameter."""
+"""Name of a parameter of chat requests that can be omitted. ``max_tokens`` denotes the length parameter."""
 
 _FIXED = ("model", "messages", "stream", "n")
 
@@ -25,7 +25,7 @@ class ServerConfig(Settings):
     """Name of the request parameter that limits the number of tokens per answer. Some models accept only
     ``max_completion_tokens``."""
     omit_parameters: tuple[Parameter, ...] = ()
-    """Parameters that are not sent, for servers that reject them. ``max_tokens`` stands for the length parameter. If
+    """Parameters that are not sent, for servers that reject them. ``max_tokens`` denotes the length parameter. If
     ``n`` is omitted, one request is sent per answer."""
     extra_body: dict[str, JsonValue] = {}
     """Fields that are added to the JSON body of every request and replace fields of the same name, such as

@@ -44,7 +44,7 @@ def check_columns(table: Path, row: int | None, columns: Sequence[str]) -> None:
     ``row`` is the line number of the header, or None if the table has no header.
 
     Raises:
-        TableError: The first violation. If the table contains votes on pairs, the error says so.
+        TableError: The first violation. If the table contains votes on pairs, the error states this.
     """
     check_not_votes(table, row, columns)
     unnamed = [number for number, name in enumerate(columns, start=1) if not name.strip()]

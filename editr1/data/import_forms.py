@@ -173,7 +173,7 @@ def _delimited_rows(table: Path, reader: Any, skip_first: bool) -> Iterator[RawR
 
 
 def _not_text(table: Path) -> TableError:
-    """Return the error for a table that is not valid text. It names the first line that cannot be decoded."""
+    """Return the error for a table that is not valid text. It reports the first line that cannot be decoded."""
     if text_encoding(table) == "utf-16":
         return TableError(table, None, None, None, "the table is not valid UTF-16; save it as UTF-8")
     number = None

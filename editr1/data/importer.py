@@ -73,7 +73,7 @@ def import_folder(
     are skipped instead. Image files are stored unchanged, unless a side is longer than ``max_side`` pixels; such an
     image is scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each
     distinct image is stored once, in ``<stem>.images``. Only a few images are in memory at a time. A pair is dropped
-    if its two images are identical, or if the table also states another preference for the same two images.
+    if its two images are identical, or if the table also states a different preference for the same two images.
 
     Raises:
         TableError: the table cannot be read, has a missing or unknown column, or contains votes on pairs.

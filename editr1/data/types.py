@@ -24,7 +24,7 @@ Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
 class DataModel(BaseModel):
-    """Base class of all data types. Objects are immutable, and unknown fields are refused."""
+    """Base class of all data types. Objects are immutable, and unknown fields are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +69,10 @@ class EditCase(DataModel):
 
 
 def case_digest(source: bytes, instruction: str) -> str:
-    """Return a SHA-256 digest of a case's source image and instruction. Cases with equal digests request the same edit."""
+    """Return a SHA-256 digest of a case's source image and instruction.
+
+    Cases with the same digest request the same edit.
+    """
     return case_digest_of(hashlib.sha256(source).hexdigest(), instruction)
 
 
@@ -186,8 +189,8 @@ class FailureCause(StrEnum):
 class ScoreFailure(DataModel):
     """The result for an edit that could not be scored. It has no score, so that callers exclude it from averages.
 
-    If too few traces could be parsed (cause ``unparsed``), ``texts`` contains all raw traces, and ``num_parsed`` is the
-    number of those that could be parsed.
+    If too few traces could be parsed (cause ``unparsed``), ``texts`` contains all raw traces, and ``num_parsed`` is
+    the number of traces that could be parsed.
     """
 
     ok: Literal[False] = False

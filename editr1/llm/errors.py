@@ -21,7 +21,7 @@ class LlmError(Editr1Error):
 
 
 class RequestRefused(LlmError):
-    """The endpoint rejected the request, for example with status 400, 413 or 422. A retry would fail, too."""
+    """The endpoint rejected the request, for example with status 400, 413 or 422. A retry would fail as well."""
 
 
 class InvalidResponse(RequestRefused):

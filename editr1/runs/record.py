@@ -252,7 +252,7 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
         return None
     for name, digest in result.outputs.items():
         if reason := store.missing(digest):
-            warn_once(f"stage {stage} of run {run} runs again, because its output {name} is gone: {reason}")
+            warn_once(f"stage {stage} of run {run} runs again, because its output {name} is missing: {reason}")
             return None
         if (made_by := store.manifest(digest).config_digest) not in ("", key):
             warn_once(

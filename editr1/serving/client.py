@@ -98,7 +98,7 @@ class RewardClient:
 
         Args:
             items: The edits to score.
-            num_traces: Number of traces per item; the score is the mean over those that can be parsed.
+            num_traces: Number of traces per item; the score is the mean over the traces that can be parsed.
             temperature: Sampling temperature. None means greedy decoding for one trace, and the server's default
                 temperature for several traces.
             seed: Seed for sampling the traces.

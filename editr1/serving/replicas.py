@@ -87,8 +87,8 @@ class Replicas:
     def acquire(self, items: int, tried: Collection[Replica]) -> Replica | float:
         """Choose a replica and add ``items`` to its items in flight.
 
-        If no replica is available, return the number of seconds until one may be available.
-        Replicas that are not in ``tried`` are preferred, then those with the fewest items in flight. Ties are broken at random.
+        If no replica is available, return the number of seconds until one may be available. Replicas that are not in
+        ``tried`` are preferred, and among these, replicas with the fewest items in flight. Ties are broken at random.
         """
         known = self.current()
         now = time.monotonic()

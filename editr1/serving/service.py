@@ -100,7 +100,7 @@ class RewardService:
         """Return the sampling settings of a request.
 
         Raises:
-            BadRequest: The request asks for more traces than allowed, or for several greedy traces.
+            BadRequest: The request requires more traces than allowed, or several greedy traces.
         """
         if request.num_traces > self.config.max_traces:
             raise BadRequest(

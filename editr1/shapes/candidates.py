@@ -1,4 +1,4 @@
-"""Generate perfect and faulty edits of a case, similar to those of editors of different quality."""
+"""Generate perfect and faulty edits of a case, which imitate editors of different quality."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class KubernetesClient:
         Args:
             namespace: Namespace of the object.
             item: The object with all fields that ``manager`` owns.
-            manager: Name of the field manager; ``None`` uses that of the client.
+            manager: Name of the field manager; ``None`` uses the client's field manager.
             force: Take over fields that another manager owns instead of failing with a conflict.
             dry_run: Only let the API server validate the object, without storing it.
 

@@ -21,7 +21,8 @@ _POLL_SECONDS = 2.0
 def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
     """Yield the last ``tail`` log lines of each pod of a release, in the form ``<pod> | <line>``.
 
-    The logs of existing pods are read from the cluster, and those of deleted pods from the artifact store (``files``).
+    Logs of existing pods are read from the cluster, and logs of deleted pods are read from the artifact store
+    (``files``).
     """
     shown = set()
     for pod in api.pods(release):

@@ -160,7 +160,10 @@ class KubernetesLauncher:
         return Observation(last.running, last.exit_code, last.reason, last.ready_urls, progress, last.note)
 
     def cancel(self, handle: ReleaseHandle, grace: float) -> None:
-        """Uninstall the release. Its pods receive SIGTERM; those that still exist after ``grace`` seconds are killed."""
+        """Uninstall the release.
+
+        Its pods receive SIGTERM. Pods that still exist after ``grace`` seconds are killed.
+        """
         release = handle.request.release
         self._helm.uninstall(release, self._api.target)
         end = time.monotonic() + grace

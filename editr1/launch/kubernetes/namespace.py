@@ -34,7 +34,10 @@ class ClusterNamespace:
         return ReleaseView(name, self.namespace, job, pods, events)
 
     def jobs(self, run: str | None = None) -> list[JobView]:
-        """Return the jobs and services in the namespace, oldest first. If ``run`` is given, return only those of this run."""
+        """Return the jobs and services in the namespace, oldest first.
+
+        If ``run`` is given, return only the jobs and services of this run.
+        """
         selector = PART_OF + (f",editr1.dev/run={run}" if run else "")
         jobs = [job_view(item) for item in self.find("PyTorchJob", labelSelector=selector)]
         jobs += [service_view(item) for item in self.find("Deployment", labelSelector=selector)]

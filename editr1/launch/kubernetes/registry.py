@@ -95,8 +95,8 @@ def _cached_digest(repository: str, tag: str, _period: int) -> str | None:
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
     """Request an anonymous access token for the registry.
 
-    ``challenge`` is the WWW-Authenticate header of the registry, which names the token server. Returns None if the token server
-    does not issue a token.
+    ``challenge`` is the WWW-Authenticate header of the registry, which contains the address of the token server.
+    Returns None if the token server does not issue a token.
     """
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.pop("realm", "")

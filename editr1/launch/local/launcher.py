@@ -25,7 +25,7 @@ from editr1.telemetry.progress import ProgressReader
 
 @dataclass(frozen=True)
 class LocalRequest:
-    """A stage process to start. The variables in ``environment`` are added to those of this process."""
+    """A stage process to start. The variables in ``environment`` are added to the environment of this process."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]

@@ -29,9 +29,9 @@ value of top-k that disables it is -1, not 0.
 class OpenAIEngine:
     """Engine that sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
 
-    ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the
-    protocol offers no way to query them. Sampling parameters are sent even if they have no effect, so that the server
-    does not use its own defaults.
+    ``template`` and ``model_digest`` must belong to the folder with which the server was started, because they cannot
+    be queried through the protocol. Sampling parameters are sent even if they have no effect, so that the server does
+    not use its own defaults.
     """
 
     def __init__(self, config: OpenAIEngineConfig, template: PromptTemplate, *, model_digest: str) -> None:

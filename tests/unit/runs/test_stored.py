@@ -112,7 +112,7 @@ def test_stage_runs_again_and_repairs_its_output_if_the_manifest_is_damaged(
     manifest = tmp_path / "store" / "manifests" / "sha256" / f"{digest.removeprefix('sha256:')}.json"
     manifest.write_bytes(manifest.read_bytes().replace(b"rows", b"rovs", 1))
     assert load_complete_result(store, "r", "curate", KEY) is None
-    assert "its output rows is gone" in caplog.text and manifest.name in caplog.text
+    assert "its output rows is missing" in caplog.text and manifest.name in caplog.text
     assert commit(store, tmp_path / "rows") == digest
     assert load_complete_result(store, "r", "curate", KEY) is not None
 
