@@ -132,7 +132,7 @@ def test_conditional_write_that_is_refused_although_nobody_wrote_is_repeated(tmp
     store.put_record("claim", b"mine", if_none_match=True)
     assert store.get_record("claim") == b"mine"
     objects.faults = {"put": [AlreadyExists("412")] * 99}
-    with pytest.raises(StoreUnreachable, match="answers that it exists"):
+    with pytest.raises(StoreUnreachable, match="reports that this object exists"):
         store.put_record("other", b"mine", if_none_match=True)
 
 

@@ -23,7 +23,7 @@ def test_impossible_numbers_are_refused_with_possible_ones(labeller: str, princi
     with pytest.raises(ValidationError) as error:
         CurateStageConfig.model_validate({"labeller": labeller, "curation": {"principles": principles}})
     message = str(error.value)
-    assert f"the labeller {labeller!r} never writes the allowed numbers of principles" in message
+    assert f"the labeller {labeller!r} never generates the allowed numbers of principles" in message
     assert f"set curation.principles to {proposal}" in message
 
 

@@ -147,7 +147,7 @@ def test_results_of_another_budget_or_of_more_seeds_are_not_overwritten(tmp_path
     budget = found().budget
     check_existing_results(file, budget, SEEDS)
     check_existing_results(file, budget, [*SEEDS, 9])
-    with pytest.raises(ConfigError, match="results of seed 8, which would be lost"):
+    with pytest.raises(ConfigError, match="results for seed 8, which would be lost"):
         check_existing_results(file, budget, [7])
     with pytest.raises(ConfigError, match="contains results for a different budget, which would be overwritten"):
         check_existing_results(file, budget.model_copy(update={"iterations": 999}), SEEDS)

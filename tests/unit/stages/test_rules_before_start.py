@@ -59,7 +59,7 @@ def test_rows_and_pairs_need_principles_before_training_and_evaluation(tmp_path:
             lambda body=body, settings=settings, tables=tables: body(context(settings, tables, sft=str(VERIFIER)))
         )
         assert "row 2: " in message and "principles: the case has no principles; add at least one" in message
-    with pytest.raises(ValueError, match=r"row 2: principles: no principles"):
+    with pytest.raises(ValueError, match=r"row 2: principles: the case has no principles"):
         CaseOrder(tmp_path / "cases.parquet", seed=0, per_iteration=1, iterations=1)
 
 

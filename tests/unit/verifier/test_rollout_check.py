@@ -42,7 +42,7 @@ def counts(sides: list[tuple[Scores, Scores]]) -> dict[str, float]:
             r"9 of 12 traces have no score that can be parsed \(3 were cut off .* the first one: no <score> tag",
         ),
         (TIES, 0, r"all 12 comparisons are ties"),
-        (RIGHT, 0, r"already ranks all 12 comparisons as the preferences do"),
+        (RIGHT, 0, r"already orders all 12 comparisons as the preferences do"),
         (TIES + RIGHT, 0, r"received the same reward \(12 of 24 comparisons are correct, 12 are ties, 0 of 24 traces"),
     ],
 )

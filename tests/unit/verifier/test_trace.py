@@ -96,7 +96,7 @@ def test_malformed_trace_is_rejected_with_a_reason(text: str, why: str) -> None:
 
 def test_questions_in_another_order_are_rejected() -> None:
     first, second = ARRAY[1:-1].split("}, {")
-    assert "another question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
+    assert "a different question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
 
 
 def test_average_is_not_recomputed() -> None:
