@@ -136,7 +136,7 @@ def read_job() -> StageJob:
         content = load_checked(data)
     except ValueError as error:
         raise (ChangedJobFile if isinstance(error, ChecksumMismatch) else ConfigError)(
-            f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command that wrote the"
-            " file (without the member 'checksum', a file that was changed by hand is accepted)"
+            f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command "
+            "that wrote the file (to edit the file by hand, remove its field 'checksum')"
         ) from None
     return validate(StageJob, content, where=path)

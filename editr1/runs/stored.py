@@ -31,7 +31,7 @@ class RecordOfOtherVersion(DamagedRecord):
 
 
 def dump_stored(record: BaseModel) -> bytes:
-    """Return the JSON text of a record with its checksum. :func:`parse_stored` reads it."""
+    """Return the JSON text of a record, with its checksum, in the format that :func:`parse_stored` reads."""
     return dump_checked(json.loads(record.model_dump_json()))
 
 
