@@ -331,7 +331,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._sleep(decision.delay)
         config = record.config
         if service.urls:
-            # The stage keeps using the old address, and verifies that the same model is served there.
+            # The stage continues to use the old address, and checks that the same model is served there.
             config = {**config, "port": int(service.urls[0].rsplit(":", 1)[1])}
         service.handle = self._submit(stage, record, ResolvedStage(config, record.inputs, record.key))
 

@@ -70,7 +70,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:
-        return Decision(NextStep.FAIL, f"exit code {exit_code}, and no retry is left (retries: {retries})")
+        return Decision(NextStep.FAIL, f"exit code {exit_code}, and no retries are left (retries: {retries})")
     return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", _delay(failures))
 
 
@@ -84,7 +84,7 @@ def after_service_end(exit_code: int, was_ready: bool, failures: int, retries: i
     if not was_ready and exit_code != ExitCode.DONE and not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"{ended} (permanent error)")
     if failures > retries:
-        return Decision(NextStep.FAIL, f"{ended}, and no retry is left (retries: {retries})")
+        return Decision(NextStep.FAIL, f"{ended}, and no retries are left (retries: {retries})")
     return Decision(NextStep.RETRY, ended, _delay(failures))
 
 

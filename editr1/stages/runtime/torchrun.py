@@ -42,7 +42,7 @@ def launch_ranks(module: str, job: StageJob) -> int:
         config.local_addr = "127.0.0.1"
     config.monitor_interval = 0.1
     if PARENT_VARIABLE in os.environ:
-        os.environ[PARENT_VARIABLE] = str(os.getpid())  # the ranks end when this process ends
+        os.environ[PARENT_VARIABLE] = str(os.getpid())  # The ranks end when this process ends.
     watch = _watch_ranks(job)
     try:
         elastic_launch(config, command)(*arguments)

@@ -266,7 +266,8 @@ def test_service_killed_while_it_restarts_is_started_again(scripted: Any, model:
 
 def test_service_without_retries_left_ends_the_run_with_the_code_of_the_signal(scripted: Any, model: str) -> None:
     with pytest.raises(
-        StageFailed, match=r"exited with code 137 before it was ready, and no retry is left \(retries: 1\): .*SIGKILL"
+        StageFailed,
+        match=r"exited with code 137 before it was ready, and no retries are left \(retries: 1\): .*SIGKILL",
     ) as caught:
         scripted(with_retries(model, 1), serve=[KILLED])
     assert caught.value.exit_code == 137
