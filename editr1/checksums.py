@@ -1,6 +1,7 @@
-"""JSON objects with a checksum of their content in the member ``checksum``, so that a changed byte is found when they are read.
+"""Read and write JSON objects with a checksum of their content in the field ``checksum``.
 
-Objects without a checksum are accepted: the job file of a chart has none, and neither have files of earlier versions.
+With the checksum, a changed byte is detected when an object is read. Objects without a checksum are accepted, because
+job files of charts and files of earlier versions have none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class ChecksumMismatch(ValueError):
 
 
 def dump_checked(content: Mapping[str, Any]) -> bytes:
-    """Return the JSON text of an object with its checksum. :func:`load_checked` reads it."""
+    """Return the JSON text of an object, with its checksum, in the format that :func:`load_checked` reads."""
     return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False).encode()
 
 

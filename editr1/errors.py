@@ -47,7 +47,8 @@ class ExitCode(IntEnum):
 
 
 _SIGNAL_CODES = 128
-"""Exit code of a process that a signal ended, less the number of the signal."""
+"""Offset of the exit code of a process that was ended by a signal. The exit code is this offset plus the signal
+number."""
 
 
 def is_retryable(code: int) -> bool:
@@ -59,18 +60,19 @@ def is_retryable(code: int) -> bool:
 
 
 def shell_code(code: int) -> int:
-    """Return a code of Python's ``subprocess`` as a shell shows it: a process that signal ``n`` ended (``-n``) has 128 + ``n``.
+    """Convert a code of Python's ``subprocess`` to the code that a shell shows.
 
-    Only the lowest byte of an exit code reaches the parent process. Without this conversion, -9 (SIGKILL) would become 247.
+    A process ended by signal ``n`` (code ``-n``) gets the code 128 + ``n``. Only the lowest byte of an exit code
+    reaches the parent process. Without this conversion, -9 (SIGKILL) would become 247.
     """
     return _SIGNAL_CODES - code if code < 0 else code
 
 
 def failure_code(code: int | None) -> int:
-    """Return the exit code of a command or an attempt that did not reach its goal. It is from 1 to 255.
+    """Return the exit code, from 1 to 255, of a failed command or attempt.
 
-    ``code`` is the code of the process that failed. If it is 0 (the process claims success), None (unknown) or does not fit into
-    a byte, the result is :attr:`ExitCode.UNEXPECTED`.
+    ``code`` is the code of the process that failed. If it is 0 (although the process failed), None (unknown) or does
+    not fit into a byte, the result is :attr:`ExitCode.UNEXPECTED`.
     """
     known = shell_code(code or 0)
     return known if 0 < known < 256 else ExitCode.UNEXPECTED

@@ -103,7 +103,7 @@ def _without_result(stages: Sequence[StageOverview], screen: _Screen) -> list[st
             if not stage.files.has_result():
                 missing.append(stage.job.name)
         except StoreError as error:
-            screen.write(f"{stage.job.name}: the result could not be looked for: {error}")
+            screen.write(f"{stage.job.name}: the artifact store could not be searched for the result: {error}")
     return missing
 
 

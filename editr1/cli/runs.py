@@ -1,4 +1,4 @@
-"""``editr1 runs``: list runs, show the recorded state of a run, and repair what is damaged in the store."""
+"""``editr1 runs``: list runs, show the recorded state of a run, and repair damage in the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs: list them, show the state, attempts and outputs of a run, or repair what is damaged.",
+    help="Runs: list them, show the state, attempts and outputs of a run, or repair damage.",
 )
 
 
@@ -115,21 +115,22 @@ def show(
 @app.command()
 def repair(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the run. Without it, all runs and artifacts of --store are read.")
+        str | None, typer.Argument(help="Name of the run. Without a name, all runs and artifacts of --store are read.")
     ] = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     store: StoreOption = None,
     cluster: ClusterOption = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Move what is damaged aside. Without it, nothing is changed.")
+        bool, typer.Option("--yes", help="Move damaged objects aside. Without this option, nothing is changed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find damaged records, results, checkpoints and files of a run, and move them aside with --yes.
 
-    Every file of the run's inputs, outputs and checkpoints is read. The command prints the path of each damaged object in the
-    store, and what follows from it. With --yes, damaged objects are moved to damaged/ in the same store, so that the next
-    editr1 run repeats the work. Nothing that is intact is changed. Exits with 5 if something is damaged and was not moved.
+    Every file of the run's inputs, outputs and checkpoints is read. The command prints the path of each damaged
+    object in the store, and the consequences of the damage. With --yes, damaged objects are moved to damaged/ in the
+    same store, so that the next editr1 run repeats the work. Intact objects are never changed. Exits with 5 if a
+    damaged object was found and not moved.
 
     Example: editr1 runs repair quickstart
 
@@ -167,7 +168,7 @@ def repair(
 
 
 def _store_of(name: str | None, runs_dir: Path, store: str | None, cluster: Path | None) -> ArtifactStore:
-    """Open the store that is to be repaired: the one of the options or, without them, the one in the folder of the run."""
+    """Open the store to repair: the store given by the options or, without these options, the store in the folder of the run."""
     from editr1.runs.find import open_existing_store, run_folder
 
     if (opened := open_store_option(store, cluster)) is not None:

@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 class RecordFile:
     """An append-only JSONL file of records, which are looked up by id.
 
-    Only ids and file offsets are in memory, so a file can have millions of records. If a killed process left an
-    incomplete last line, it is removed when the file is opened again. Records with the field ``failed`` are ignored then, and so
-    are damaged lines, with a warning: their items are processed again. Every line has a checksum.
+    Only ids and file offsets are in memory, so a file can have millions of records. Every line has a checksum. When
+    an existing file is opened, an incomplete last line, which a killed process may have left, is removed. Records
+    with the field ``failed`` are ignored, and damaged lines are ignored with a warning, so that their items are
+    processed again.
     """
 
     def __init__(self, path: Path) -> None:

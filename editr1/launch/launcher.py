@@ -19,7 +19,7 @@ class Observation:
 
     running: bool
     exit_code: int | None = None
-    """Exit code of the attempt, 128 + n if signal n ended it; None while it is running."""
+    """Exit code of the attempt (128 + n if it was ended by signal n); None while it is running."""
     reason: str = ""
     """Reason for the failure of the attempt; empty if it is running or has succeeded."""
     ready_urls: tuple[str, ...] = ()

@@ -186,7 +186,7 @@ class RunOrchestrator(Generic[Request, Handle]):
     def _adopt_result(self, record: StageRecord, ended_with: int | None = None) -> bool:
         """Copy the stage's result from the store into ``record``. Returns False if the store contains no result.
 
-        If the stage has just ended with code 0, the result is looked for repeatedly (:func:`await_result`).
+        If the stage has just ended with code 0, the store is searched repeatedly (:func:`await_result`).
         """
         where = (self._store, self._record.name, record.name, record.key)
         if ended_with == ExitCode.DONE:
@@ -301,7 +301,8 @@ class RunOrchestrator(Generic[Request, Handle]):
         """Start a reward service, or restart it if it has exited, and wait until it is ready.
 
         Raises:
-            StageFailed: the service has no retry left, failed with a permanent error, or did not become ready in time.
+            StageFailed: the service has no retries left, failed with a permanent error, or did not become ready in
+                time.
         """
         service = self._services.get(stage.name)
         if service is None:
@@ -318,7 +319,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._observer.service_ready(record, urls)
 
     def _restart(self, stage: StageSpec, record: StageRecord, service: _Service[Handle]) -> None:
-        """Start a reward service that has exited once more. Raises StageFailed if it must not be started again."""
+        """Restart a reward service that has exited. Raises StageFailed if it must not be restarted."""
         service.failures += 1
         code = self._close(record, self._launcher.observe(service.handle))
         decision = after_service_end(code, bool(service.urls), service.failures, stage.retries)
@@ -359,7 +360,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._fail_service(stage, record, ExitCode.UNEXPECTED)
 
     def _fail_service(self, stage: StageSpec, record: StageRecord, code: int) -> NoReturn:
-        """Record that a reward service that has exited failed, and raise StageFailed."""
+        """Record the failure of a reward service that has exited, and raise StageFailed."""
         del self._services[stage.name]
         record.state = State.FAILED
         self._observer.stage_ended(record)
@@ -425,4 +426,4 @@ class _Service(Generic[Handle]):
     urls: tuple[str, ...] = ()
     """Addresses of the service; empty until it has been ready once."""
     failures: int = 0
-    """Number of times that the service has exited although it was needed."""
+    """Number of times that the service has exited while it was needed."""

@@ -1,10 +1,11 @@
 """Heartbeats of the processes of a stage.
 
-A thread of each process updates the modification time of a file every few seconds. The process that started it observes on its
-own clock whether the time changes. A process that is stopped (SIGSTOP), or that hangs in the kernel or in code that holds the
-interpreter's lock, becomes silent. A process that loads weights, waits for other ranks or uploads a checkpoint does not.
-A heartbeat therefore shows that a process can run, not that its work makes progress: torch's timeout of collectives, 30 minutes,
-ends a process group in which every process can run and none makes progress.
+A thread of each process updates the modification time of a file every few seconds. The process that started it
+observes on its own clock whether the time changes. A process that is stopped (SIGSTOP), or that hangs in the kernel
+or in code that holds the interpreter's lock, becomes silent. A process that loads weights, waits for other ranks or
+uploads a checkpoint does not become silent. A heartbeat therefore shows that a process can run, but not that its work
+makes progress. torch's timeout for collectives, 30 minutes, ends a process group in which every process can run and
+none makes progress.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ BEAT_SECONDS = 5.0
 TIMEOUT_SECONDS = 300.0
 """Default of the setting ``heartbeat_timeout_seconds``: time in seconds after which a silent process is killed."""
 WARN_SECONDS = 60.0
-"""Time in seconds after which a silent process is named in the log; a fifth of the timeout if that is shorter."""
+"""Time in seconds after which a silent process is reported in the log; a fifth of the timeout if that is shorter."""
 _LONGEST_GAP_SECONDS = 2 * BEAT_SECONDS
-"""Longest time in seconds between two observations that counts in full. A computer that sleeps also stops the observer."""
+"""Maximum time in seconds that is counted between two observations, because a computer in sleep mode also stops the
+observer."""
 
 
 def stage_file(folder: Path) -> Path:
@@ -43,7 +45,10 @@ def rank_file(folder: Path, local_rank: int) -> Path:
 
 
 def start_heartbeat() -> None:
-    """Write the heartbeat of this process from now on, in a daemon thread. Does nothing if ``EDITR1_HEARTBEATS`` is not set."""
+    """Start a daemon thread that writes the heartbeat of this process.
+
+    Does nothing if ``EDITR1_HEARTBEATS`` is not set.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return
@@ -91,7 +96,8 @@ class Silence:
 class HeartbeatWatch:
     """Observer of the heartbeat of one process. Call :meth:`observe` every few seconds.
 
-    The silence of a process begins with its start, so that one that never writes a heartbeat is noticed as well.
+    The silence of a process begins with its start, so that a process that never writes a heartbeat is detected as
+    well.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Look repeatedly for the result of a stage whose process reported success."""
+"""Search the store repeatedly for the result of a stage whose process reported success."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from editr1.artifacts import ArtifactStore
 from editr1.runs.record import StageResult, load_complete_result
 
 RESULT_SECONDS = 30.0
-"""Time in seconds for which the result of a stage that ended with exit code 0 is looked for before it counts as missing.
-
-A cache in front of the store, or a network file system, can return a state of the store that is some seconds old.
+"""Maximum time in seconds to wait for the result of a stage that ended with exit code 0. Caches and network file
+systems can return a state of the store that is some seconds old.
 """
 POLL_SECONDS = 1.0
 

@@ -30,7 +30,7 @@ PARENT_VARIABLE = "EDITR1_PARENT_PID"
 
 
 class ChangedJobFile(ConfigError):
-    """A job file was changed after editr1 wrote it. The next attempt writes it anew."""
+    """A job file was changed after editr1 had written it. The next attempt writes it again."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -99,7 +99,10 @@ class StageJob(Settings):
 
     @property
     def note_file(self) -> Path:
-        """Path of a text file that says for what the stage waits, such as a silent rank. It does not exist if there is no problem."""
+        """Path of a text file with the reason why the stage is waiting, such as a silent rank.
+
+        It does not exist if there is no problem.
+        """
         return self.workdir / "note.txt"
 
     @property

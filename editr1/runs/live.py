@@ -132,7 +132,10 @@ class LiveFiles:
         self._where = (store, run, stage, key)
 
     def has_result(self) -> bool:
-        """Return True if the stage has committed its result. It is looked for repeatedly (:func:`await_result`)."""
+        """Return True if the stage has committed its result.
+
+        The store is searched repeatedly (:func:`await_result`).
+        """
         return await_result(*self._where) is not None
 
     def write_progress(self, progress: LiveProgress) -> None:

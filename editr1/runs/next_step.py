@@ -16,7 +16,7 @@ FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 60.0
 """Maximum delay in seconds before a retry of a stage."""
 NO_RESULT = "the process of the stage exited with code 0 but committed no result; read its log"
-"""Why a stage failed although its process reported success."""
+"""Reason for the failure of a stage whose process reported success."""
 
 
 class NextStep(StrEnum):
@@ -75,10 +75,10 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
 
 
 def after_service_end(exit_code: int, was_ready: bool, failures: int, retries: int) -> Decision:
-    """Decide what to do after a reward service has exited although a stage needs it.
+    """Decide what to do after a reward service has exited while a stage needs it.
 
-    A service that was ready once is started again after any exit code, as Kubernetes does. One that never became ready is not
-    started again after a permanent error. The other arguments are those of :func:`after_end`.
+    As on Kubernetes, a service that has been ready is restarted after any exit code. A service that never became
+    ready is not restarted after a permanent error. For the other arguments, see :func:`after_end`.
     """
     ended = f"the reward service exited with code {exit_code}{'' if was_ready else ' before it was ready'}"
     if not was_ready and exit_code != ExitCode.DONE and not is_retryable(exit_code):

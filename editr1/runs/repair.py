@@ -41,11 +41,12 @@ class Damage:
     path: str
     """Store key of the object."""
     problem: str
-    """What is wrong with the object."""
+    """Description of the damage."""
     consequence: str
-    """What happens once the object is moved aside, or what the user has to do."""
+    """Consequence of moving the object aside, or what the user has to do."""
     can_move: bool = True
-    """False if the object is missing, or if another version of editr1 can read it. It is then not moved aside."""
+    """Whether the object can be moved aside. This is False if it is missing, or if another version of editr1 can read
+    it."""
 
 
 class RunIsExecuted(ConfigError):
@@ -53,7 +54,7 @@ class RunIsExecuted(ConfigError):
 
 
 def find_damage(store: ArtifactStore, run: str | None = None) -> list[Damage]:
-    """Read the records of a run and every file of its checkpoints, inputs and outputs, and return what is damaged.
+    """Read the records of a run and every file of its checkpoints, inputs and outputs, and return the damage found.
 
     Without ``run``, all runs and all artifacts of the store are read.
 
@@ -92,7 +93,7 @@ def move_aside(store: ArtifactStore, damage: Damage) -> str:
 
 
 def check_not_executed(store: ArtifactStore, run: str) -> None:
-    """Raise RunIsExecuted if a process executes the run: if its heartbeat changes within two intervals."""
+    """Raise RunIsExecuted if a process executes the run, that is, if its heartbeat changes within two intervals."""
     claim = newest_claim(store, run)
     if claim is None or claim.holder.is_dead():
         return
@@ -106,7 +107,7 @@ def check_not_executed(store: ArtifactStore, run: str) -> None:
 
 
 class _Scan:
-    """Damage that was found so far, by store key. Every artifact is read only once."""
+    """The damage found so far, by store key. Every artifact is read only once."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self.found: dict[str, Damage] = {}
@@ -146,7 +147,7 @@ class _Scan:
                     )
 
     def artifact(self, digest: str, consequence: str) -> bool:
-        """Read an artifact and add what is damaged. Returns True if it is complete."""
+        """Read an artifact, and record its damaged objects. Returns True if the artifact is complete."""
         if digest not in self._complete:
             before = len(self.found)
             self._read_artifact(digest, consequence)

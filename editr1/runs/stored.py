@@ -27,7 +27,7 @@ class DamagedRecord(StoreError):
 
 
 class RecordOfOtherVersion(DamagedRecord):
-    """A record is not of the expected form, but matches its checksum: another version of editr1 wrote it."""
+    """A record does not have the expected format, but matches its checksum, so another version of editr1 wrote it."""
 
 
 def dump_stored(record: BaseModel) -> bytes:

@@ -201,7 +201,7 @@ def _delete_outdated(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Decide the next step of a stage whose job succeeded but whose result has not been found yet.
 
-    The result is looked for again for :data:`RESULT_SECONDS`. Then the stage fails.
+    The store is searched again for up to :data:`RESULT_SECONDS`. After this time, the stage fails.
     """
     seen = plan.observed_of(stage)
     if not seen.result_read:

@@ -193,7 +193,8 @@ def follow(
 def exit_code(status: RunStatus) -> int:
     """Return the exit code of a command that waited until a run ended.
 
-    The code is 0 if the run is done. Otherwise, it is that of the last attempt of the failed stage, or 1 if there is no such code.
+    The code is 0 if the run is done. Otherwise, it is the exit code of the last attempt of the failed stage, or 1 if
+    there is no such code.
     """
     if status.state is RunState.DONE:
         return ExitCode.DONE

@@ -14,28 +14,27 @@ from editr1.durations import format_duration
 PERIOD_SECONDS = 10.0
 """Interval in seconds between two probes, as in the liveness probe of the chart ``reward``."""
 TIMEOUT_SECONDS = 5.0
-"""Time in seconds within which the server must answer a probe, as in the chart."""
+"""Time in seconds within which the server must respond to a probe, as in the chart."""
 LIVENESS_FAILURES = 6
 """Number of consecutive failed probes of /healthz after which the server is killed, as in the chart."""
 UNREADY_SECONDS = 300.0
-"""Time in seconds after which a server is killed that answers, but is not ready for requests.
-
-Kubernetes takes requests away from such a pod. On one machine there is no other replica that could answer them.
+"""Time in seconds after which a server is killed if it responds, but is not ready for requests. Kubernetes sends no
+requests to such a pod. On one machine, there is no other replica that could process them.
 """
 
 
 @dataclass(frozen=True)
 class Health:
-    """Health of a reward server that was ready once."""
+    """Health of a reward server that has been ready."""
 
     problem: str = ""
-    """Why the server cannot score at the moment; empty if it can."""
+    """Reason why the server cannot score at the moment; empty if it can."""
     must_restart: bool = False
-    """Whether the problem has lasted so long that the server must be killed and started again."""
+    """Whether the problem has lasted so long that the server must be killed and restarted."""
 
 
 Ask = Callable[[str], str]
-"""Sends a probe to an address. Returns why it failed, or an empty string."""
+"""Function that sends a probe to an address, and returns the reason of a failure or an empty string."""
 
 
 def ask(address: str) -> str:
@@ -50,7 +49,7 @@ def ask(address: str) -> str:
 
 
 class HealthProbe:
-    """Probe of one server, in a daemon thread. A server that hangs therefore does not delay its launcher."""
+    """Probe of one server in a daemon thread, so that a hanging server does not delay its launcher."""
 
     def __init__(self, url: str, send: Ask = ask, clock: Callable[[], float] = time.monotonic) -> None:
         self.health = Health()
@@ -60,12 +59,12 @@ class HealthProbe:
         self._stop = threading.Event()
 
     def start(self) -> HealthProbe:
-        """Send probes periodically from now on."""
+        """Start to send probes periodically."""
         threading.Thread(target=self._run, name="editr1-health-probe", daemon=True).start()
         return self
 
     def stop(self) -> None:
-        """Send no more probes."""
+        """Stop sending probes."""
         self._stop.set()
 
     def probe(self) -> None:

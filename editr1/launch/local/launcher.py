@@ -52,7 +52,8 @@ class LocalHandle:
     watch: ProcessWatch
     log: IO[bytes] | None = field(default=None, repr=False)
     log_start: int = 0
-    """Size of the log file in bytes when the process was started. Earlier lines are those of earlier attempts."""
+    """Size of the log file in bytes when the process was started. The content before this position belongs to earlier
+    attempts."""
 
 
 class LocalLauncher:
@@ -133,7 +134,7 @@ class LocalLauncher:
         self._close(handle)
 
     def _close(self, handle: LocalHandle) -> None:
-        """Release what belongs to a process that has exited. Further calls do nothing."""
+        """Release the resources of a process that has exited. Further calls do nothing."""
         if handle.log is None:
             return
         handle.watch.stop()
@@ -148,7 +149,10 @@ def _threads(processes: int, concurrent: bool) -> int:
 
 
 def _reason(code: int, handle: LocalHandle) -> str:
-    """Return why an attempt failed: the signal that ended it, or the last error in its log. Empty if it succeeded."""
+    """Return the reason why an attempt failed: the signal that ended it, or the last error in its log.
+
+    Empty if it succeeded.
+    """
     if code == 0:
         return ""
     if handle.watch.killed_because:
@@ -159,7 +163,7 @@ def _reason(code: int, handle: LocalHandle) -> str:
 
 
 def _last_error(log: Path, start: int) -> str:
-    """Return the last line of a log that reports an error, else the last line that is no message of level INFO.
+    """Return the last line of a log that reports an error, or else the last line that is not a message of level INFO.
 
     Lines that were written before the position ``start`` (in bytes) are ignored.
     """

@@ -15,13 +15,14 @@ from editr1.runs.job import PARENT_VARIABLE
 
 
 def end_with_parent() -> None:
-    """End this process when its parent exits, whatever ended the parent.
+    """End this process when its parent exits, for whatever reason.
 
-    A stage receives SIGTERM, so that it can commit a checkpoint. A rank is killed at once: its parent, the main process of the stage,
-    does not exit before its ranks unless it was killed, and the next attempt must not run next to ranks of this one.
+    A stage receives SIGTERM, so that it can commit a checkpoint. A rank is killed at once: its parent, the main
+    process of the stage, does not exit before its ranks unless it was killed, and the next attempt must not run at
+    the same time as ranks of this attempt.
 
-    On Linux, the kernel sends the signal, even to a process that is stopped. On other systems, a thread looks for the parent
-    every second.
+    On Linux, the kernel sends the signal, even to a process that is stopped. On other systems, a thread checks every
+    second whether the parent still exists.
 
     The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, the function does nothing. If the
     parent has already exited, this process exits with code 143. Raises ConfigError if the variable is not a process ID.

@@ -1,9 +1,10 @@
 """End the stage processes that a launcher has started if the launcher exits without having ended them.
 
-The kernel of Linux sends SIGTERM to a stage whose launcher was killed (:func:`editr1.launch.local.processes.end_with_parent`), but a
-stage that is stopped or hangs does not react to it, and other systems send nothing. :class:`Reaper` therefore starts a small process
-of its own, which runs this file as a script and imports nothing of this package. The launcher writes the process ids of its
-stages to a pipe. The pipe is closed when the launcher exits, whatever ends it.
+The kernel of Linux sends SIGTERM to a stage whose launcher was killed
+(:func:`editr1.launch.local.processes.end_with_parent`), but a stage that is stopped or hangs does not react to it,
+and other systems send nothing. :class:`Reaper` therefore starts a small separate process, which runs this file as a
+script and imports nothing of this package. The launcher writes the process ids of its stages to a pipe. The pipe is
+closed when the launcher exits, whatever ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _POLL_SECONDS = 0.2
 
 
 class Reaper:
-    """Process that ends the stages of this process after it. It starts with the first stage."""
+    """Process that ends the stages of this process after this process has exited.
+
+    It is started together with the first stage.
+    """
 
     def __init__(self, grace: float = GRACE_SECONDS) -> None:
         self._grace = grace
@@ -45,7 +49,7 @@ class Reaper:
         self._write(f"-{pid}")
 
     def close(self) -> None:
-        """End the reaper. The processes that were not removed are ended by it."""
+        """Stop the reaper, which ends all processes that were not removed."""
         if self._process is not None:
             self._process.communicate()
             self._process = None

@@ -1,4 +1,4 @@
-"""Watch over one stage process on this machine: notice that it hangs, say so, and kill it if it does not recover."""
+"""Watch one stage process on this machine: detect and report that it hangs, and kill it if it does not recover."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from editr1.parallel.heartbeat import HeartbeatWatch, stage_file
 from editr1.runs.job import StageJob
 
 POLL_SECONDS = 1.0
-"""Interval in seconds at which a process is observed, at most."""
+"""Minimum interval in seconds between two observations of a process."""
 
 
 class ProcessWatch:
-    """Watch over the process of a stage: its heartbeat, those of its ranks, and the health of its reward server."""
+    """Observer of the process of a stage: its heartbeat, the heartbeats of its ranks, and the health of its reward server."""
 
     def __init__(self, process: subprocess.Popen[bytes], job: StageJob, heartbeats: Path) -> None:
         self.killed_because = ""
-        """Why the process was killed by this watch; empty if it was not."""
+        """Reason why this watch killed the process; empty if it did not."""
         self.note = ""
-        """Why the process may be hanging at the moment; empty if it is not. It stays the same while the problem lasts."""
+        """Reason why the process may be hanging at the moment; empty if there is none. The text does not change while
+        the problem lasts."""
         self._process, self._job, self._observed, self._problem = process, job, 0.0, ""
         timeout = job.runtime.heartbeat_timeout_seconds
         self._heartbeat = HeartbeatWatch(stage_file(heartbeats), f"stage {job.stage}", process.pid, timeout)
         self._probe: HealthProbe | None = None
 
     def urls(self) -> tuple[str, ...]:
-        """Return the addresses of a reward server that has been ready since its start; empty if it has not, or is no server."""
+        """Return the addresses of a reward server that has been ready since its start.
+
+        Empty for other servers and processes.
+        """
         file = self._job.workdir / "service.json"
         try:
             urls = tuple(json.loads(file.read_bytes())["urls"])
@@ -63,12 +67,12 @@ class ProcessWatch:
         self.note = self._note_of_ranks() or (health.problem if health else "")
 
     def stop(self) -> None:
-        """End the watch."""
+        """Stop the watch."""
         if self._probe:
             self._probe.stop()
 
     def _note_of_ranks(self) -> str:
-        """Return what the stage says about silent ranks. While ranks are silent, this is the first text."""
+        """Return the note of the stage about silent ranks. While ranks are silent, the first note is returned."""
         file = self._job.note_file
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         self._problem = (self._problem or text) if text else ""

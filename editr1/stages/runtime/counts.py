@@ -1,4 +1,4 @@
-"""Counts of a stage, such as requests and tokens, that cover all attempts of the stage, also those on other machines."""
+"""Counts of a stage, such as requests and tokens, which include all attempts of the stage, even attempts on other machines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ log = logging.getLogger("editr1.stage")
 
 @contextmanager
 def counts_file(context: StageContext) -> Iterator[Path]:
-    """Yield the path of the file in which the stage saves its counts. The file may not exist yet.
+    """Yield the path of the file in which the stage saves its counts.
 
-    If it is not on this machine, the copy of an earlier attempt is downloaded. While the context is entered, the file is copied to
-    the store every ``publish_seconds`` if it has changed. An outage of the store does not stop the stage.
+    The file need not exist yet. If it is not on this machine, the copy of an earlier attempt is downloaded. While the
+    context is entered, the file is copied to the store every ``publish_seconds`` if it has changed. An outage of the
+    store does not stop the stage.
     """
     job = context.job
     file = context.workdir / f"counts-{job.key[:12]}.json"

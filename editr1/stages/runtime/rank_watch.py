@@ -1,4 +1,4 @@
-"""Watch over the heartbeats of the ranks that this process has started, and kill a rank that has become silent."""
+"""Watch the heartbeats of the ranks that this process has started, and kill a rank that has become silent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ log = logging.getLogger("editr1.stage")
 
 
 class RankWatch(threading.Thread):
-    """Thread that watches the ranks of one node. It is a daemon thread and runs until the process exits.
+    """Thread that watches the ranks of one node.
 
-    torchrun then ends the other ranks of the node, because one has failed. The exit code is 137 (SIGKILL), which is retried.
+    The daemon thread runs until the process exits. After a rank was killed, torchrun ends the other ranks of the
+    node. The exit code is 137 (SIGKILL), which is retried.
     """
 
     def __init__(self, folder: Path, timeout: float, note: Path) -> None:
@@ -39,7 +40,7 @@ class RankWatch(threading.Thread):
                 log.warning("the heartbeats of the ranks could not be read and are read again later: %s", error)
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stop.set()
 
     def _observe(self) -> None:
@@ -80,7 +81,7 @@ class RankWatch(threading.Thread):
 
 
 def local_ranks() -> dict[int, tuple[int, int]]:
-    """Return the ranks that run as children of this process: process id to (rank, rank on this node)."""
+    """Return the ranks that are children of this process, as a mapping from process id to (rank, rank on this node)."""
     import psutil  # type: ignore[import-untyped]
 
     found: dict[int, tuple[int, int]] = {}

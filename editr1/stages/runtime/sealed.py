@@ -1,4 +1,7 @@
-"""Intermediate files of a stage that a later attempt uses again. A digest next to the file shows that it is complete and unchanged."""
+"""Protect intermediate files of a stage that a later attempt reuses.
+
+A digest next to a file shows that it is complete and unchanged.
+"""
 
 from __future__ import annotations
 
