@@ -30,7 +30,7 @@ from editr1.runs.summary import summary
 def lines(phase: str, values: dict[str, list[float]]) -> bytes:
     count = len(next(iter(values.values())))
     found = [
-        {"phase": phase, "done": i + 1, "total": count, "metrics": {name: v[i] for name, v in values.items()}}
+        {"t": i, "phase": phase, "done": i + 1, "total": count, "metrics": {name: v[i] for name, v in values.items()}}
         for i in range(count)
     ]
     return "".join(json.dumps(line) + "\n" for line in found).encode()
