@@ -229,7 +229,7 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
         DamagedRecord: the result is damaged, or is the result of a different stage.
     """
     name = result_key(run, stage, key)
-    remedy = f"remove it (editr1 runs repair {run}) and run the stage again"
+    remedy = f"move it aside with editr1 runs repair {run} --yes, and run the stage again"
     result = read_stored(store, StageResult, name, remedy=remedy)
     if result is not None and result.key != key:
         where = f"{store.url}: records/{name}"

@@ -17,7 +17,7 @@ from editr1.artifacts import ArtifactStore
 from editr1.artifacts.errors import ArtifactNotFound, DigestMismatch
 from editr1.artifacts.manifest import is_digest
 from editr1.artifacts.store import blob_key, manifest_key
-from editr1.checksums import has_checksum
+from editr1.checksums import has_checksum, load_checked
 from editr1.config.loader import ConfigError
 from editr1.runs.checkpoints import UNUSABLE, StageCheckpoints
 from editr1.runs.claim import BEAT_SECONDS, Holder, newest_claim
@@ -125,7 +125,9 @@ class _Scan:
                 if (result := self._result(run, stage, match["key"], key)) is not None:
                     finished.add((stage, match["key"]))
                     for digest in result.outputs.values():
-                        self.artifact(digest, f"{_AGAIN} runs stage {stage} of run {run} again, which stores it anew")
+                        self.artifact(
+                            digest, f"stage {stage} of run {run} runs again with {_AGAIN}, and stores it anew"
+                        )
         for key in keys:
             match = _STAGE_FILE.fullmatch(key)
             if match and _CHECKPOINT.fullmatch(match["name"]):
@@ -133,6 +135,8 @@ class _Scan:
                 self._checkpoint(checkpoints, key, done=(match["stage"], match["key"]) in finished)
             elif match and match["name"] == "live.json":
                 self._parse(LiveProgress, "progress", key, "it is only shown by commands, and is written anew")
+            elif match and match["name"] == "counts.json":
+                self._counts(key)
             elif match and match["name"].startswith("attempts/"):
                 self._parse(PodAttempt, "progress", key, "the attempt is no longer counted or shown")
             elif key.startswith(f"runs/{run}/claims/"):
@@ -142,8 +146,8 @@ class _Scan:
                 if is_digest(digest):
                     self.artifact(
                         digest,
-                        f"stage {stage.name} of run {run} reads it as the input {name}: if another stage made it, {_AGAIN} runs that"
-                        " stage again; otherwise, store it again with: editr1 artifacts push FOLDER",
+                        f"stage {stage.name} of run {run} reads it as the input {name}: if another stage made it, that"
+                        f" stage runs again with {_AGAIN}; otherwise, store it again with: editr1 artifacts push FOLDER",
                     )
 
     def artifact(self, digest: str, consequence: str) -> bool:
@@ -183,7 +187,7 @@ class _Scan:
         try:
             return load_result(self._store, run, stage, stage_key)
         except DamagedRecord as error:
-            self._add_record("result", key, error, f"{_AGAIN} runs stage {stage} of run {run} again")
+            self._add_record("result", key, error, f"stage {stage} of run {run} runs again with {_AGAIN}")
             return None
 
     def _checkpoint(self, checkpoints: StageCheckpoints, key: str, *, done: bool) -> None:
@@ -198,6 +202,12 @@ class _Scan:
             return
         if not self.artifact(digest, consequence):
             self._add("checkpoint", f"records/{key}", f"refers to the damaged artifact {digest}", consequence)
+
+    def _counts(self, key: str) -> None:
+        try:
+            load_checked(self._store.get_record(key) or b"")
+        except ValueError as error:
+            self._add("progress", f"records/{key}", str(error), "the counts of requests and tokens start again at 0")
 
     def _parse(self, kind: type[BaseModel], name: Kind, key: str, consequence: str) -> None:
         try:

@@ -25,6 +25,7 @@ from editr1.data.types import EditCase, Quadruple, SftRow, Verdict
 from editr1.errors import ExitCode
 from editr1.llm.errors import EndpointUnavailable
 from editr1.llm.messages import build_messages
+from editr1.llm.vlm import Usage
 from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import generate_cases
 from editr1.shapes.labeller_server import labeller_server, serve
@@ -145,6 +146,20 @@ def test_curation_resumed_after_a_kill_writes_the_same_tables(labeller_url, tabl
         "the decompositions are not requested again"
     )
     assert_same_tables(tmp_path, reference)
+
+
+def test_counts_of_interrupted_and_resumed_curation_are_those_of_an_uninterrupted_one(
+    labeller_url, tables, reference, tmp_path
+) -> None:
+    given = {"cases": tables[0], "candidates": tables[1], "out": tmp_path, "usage_file": tmp_path / "counts.json"}
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        curate(config(labeller_url), hooks=TrainHooks(should_stop=lambda: time.monotonic() > started + 0.2), **given)
+    part = Usage.load(tmp_path / "counts.json")
+    counts = curate(config(labeller_url), **given)
+    assert 0 < part.requests < counts["requests"] == int((reference / "requests").read_text())
+    assert counts["completion_tokens"] > part.completion_tokens > 0
+    assert curate(config(labeller_url), **given)["requests"] == counts["requests"]
 
 
 def test_repeated_call_sends_no_request_even_without_its_record_files(

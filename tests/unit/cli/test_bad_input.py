@@ -78,7 +78,7 @@ def test_damaged_result_of_a_stage_is_named_with_a_remedy(tmp_path: Path, text: 
     key = result_key("demo", "sft", "k")
     store.put_record(key, text.encode())
     with pytest.raises(
-        DamagedRecord, match=rf"{key}: the record is damaged .*; remove it .* and run the stage again"
+        DamagedRecord, match=rf"{key}: the record is damaged .*; move it aside with .*, and run the stage again"
     ) as error:
         load_result(store, "demo", "sft", "k")
     assert error.value.exit_code == 5

@@ -120,6 +120,7 @@ def commit_again(store: ArtifactStore, tmp_path: Path, kind: str) -> str:
     [
         (record_key("r"), "run record"),
         (f"runs/r/stages/gcpo/{KEY}/live.json", "progress"),
+        (f"runs/r/stages/gcpo/{KEY}/counts.json", "progress"),
         (f"runs/r/stages/gcpo/{KEY}/attempts/pod.json", "progress"),
         ("runs/r/claims/000001.json", "claim"),
     ],
