@@ -19,10 +19,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="number of faults that must be met (default: 1000)")
     parser.add_argument("--seed", type=int, default=7, help="seed of the campaign (default: 7)")
-    parser.add_argument("--areas", default=",".join(AREAS), help=f"areas, separated by commas (default: {','.join(AREAS)})")
+    parser.add_argument(
+        "--areas", default=",".join(AREAS), help=f"areas, separated by commas (default: {','.join(AREAS)})"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="number of worker processes (default: 2)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for states and results; a campaign there is continued")
-    parser.add_argument("--only", action="append", default=[], metavar="ID", help="inject only this fault; can be repeated")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for states and results; a campaign there is continued"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ID", help="inject only this fault; can be repeated"
+    )
     options = parser.parse_args()
     only = tuple(by_id(text) for text in options.only)
     areas = tuple(dict.fromkeys(fault.area for fault in only)) if only else tuple(options.areas.split(","))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tests.faults.catalogue import Fault, faults
 from tests.faults.classify import BAD, Outcome, classify
-from tests.faults.prepare import prepare
 from tests.faults.preload import Template, preload
+from tests.faults.prepare import prepare
 from tests.faults.relay import Relay
 from tests.faults.reward import RewardProxy, serve_hashes
 from tests.faults.runner import Bench, observe
@@ -135,7 +135,12 @@ def _follow(plan: Plan, workers: list[int]) -> None:
         wrong = sum(result["outcome"] in list(BAD) for result in results)
         pace = (time.monotonic() - began) / max(1, len(results) - before)
         line = f"{len(met)} of {plan.count} faults, {wrong} bad, {pace:.1f} s per fault"
-        print(f"\r{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{line}" if sys.stderr.isatty() else line,
+            end="" if sys.stderr.isatty() else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
         for _ in range(2 if sys.stderr.isatty() else 20):
             if not workers:
                 break

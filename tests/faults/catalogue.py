@@ -39,7 +39,9 @@ def by_id(text: str) -> Fault:
     """Return the fault with this id. Raises ValueError if it is none."""
     area, seed, number = text.rsplit("-", 2)
     if area not in AREAS:
-        raise ValueError(f"{text!r}: no fault has this id; an id is AREA-SEED-NUMBER with an area of {', '.join(AREAS)}")
+        raise ValueError(
+            f"{text!r}: no fault has this id; an id is AREA-SEED-NUMBER with an area of {', '.join(AREAS)}"
+        )
     return fault(area, int(seed), int(number))
 
 
@@ -72,7 +74,11 @@ def _s3(rng: random.Random) -> _Drawn:
             *[("outage", target, ("GET", "PUT", "HEAD")) for target in ("any", "any", "blob", "checkpoint", "record", "heartbeat")],
         ]
     )  # fmt: skip
-    parameters: dict[str, Any] = {"target": target, "methods": methods, "first": _early(rng, 30 if target == "any" else 6)}
+    parameters: dict[str, Any] = {
+        "target": target,
+        "methods": methods,
+        "first": _early(rng, 30 if target == "any" else 6),
+    }
     parameters["repeat"] = rng.choice((1, 1, 1, 2, 3, 5))
     if kind == "status":
         parameters["status"] = rng.choice((429, 500, 500, 502, 503, 503, 504))
@@ -89,7 +95,13 @@ def _early(rng: random.Random, below: int) -> int:
 
 
 _INPUTS = ("input-blob", "input-manifest")
-_CHECKPOINTS = ("newest-checkpoint-blob", "newest-checkpoint-manifest", "newest-pointer", "older-pointer", "all-pointers")
+_CHECKPOINTS = (
+    "newest-checkpoint-blob",
+    "newest-checkpoint-manifest",
+    "newest-pointer",
+    "older-pointer",
+    "all-pointers",
+)
 _RECORDS = ("run-record", "stage-progress", "newest-claim", "newest-heartbeat", "earlier-result")
 _DAMAGES = ("flip", "flip", "flip", "truncate", "empty", "garbage", "remove")
 
@@ -104,7 +116,14 @@ def _disk(rng: random.Random) -> _Drawn:
     }[state])  # fmt: skip
     other_machine = rng.random() < 0.5
     if state == "partial" and rng.random() < 0.3:
-        kinds = ("model.safetensors.tmp", "notes.txt", "model-00001-of-00002.safetensors", "sub/left", ".hidden", "config.json")
+        kinds = (
+            "model.safetensors.tmp",
+            "notes.txt",
+            "model-00001-of-00002.safetensors",
+            "sub/left",
+            ".hidden",
+            "config.json",
+        )
         folder = rng.choice(("out", "out", "in", "resume", "store-scratch", "checkpoints"))
         return workload, "left-over", {"state": state, "name": rng.choice(kinds), "folder": folder}
     if state == "before":
@@ -115,14 +134,20 @@ def _disk(rng: random.Random) -> _Drawn:
     else:
         target = rng.choice(("output-blob", "output-manifest"))
     kind = rng.choice(_DAMAGES)
-    return workload, kind, {"state": state, "target": target, "other_machine": other_machine, "seed": rng.getrandbits(32)}
+    return (
+        workload,
+        kind,
+        {"state": state, "target": target, "other_machine": other_machine, "seed": rng.getrandbits(32)},
+    )
 
 
 def _state(rng: random.Random) -> _Drawn:
     """Damage of the files in which the state of a run is kept."""
     workload = rng.choice(("sft", "sft", "sft", "gcpo", "grpo"))
     kind = rng.choice((*_DAMAGES, "foreign", "other-value"))
-    where = rng.choice(("job", "job", "record", "record", "result", "result", "pointer", "pointer", "progress", "claim"))
+    where = rng.choice(
+        ("job", "job", "record", "record", "result", "result", "pointer", "pointer", "progress", "claim")
+    )
     state, target = {
         "job": ("job", "job"),
         "record": (rng.choice(("partial", "finished")), "run-record"),
@@ -134,7 +159,11 @@ def _state(rng: random.Random) -> _Drawn:
     if state == "before":
         target = "earlier-result"
     other_machine = rng.random() < 0.5 and target != "local-progress"
-    return workload, kind, {"state": state, "target": target, "other_machine": other_machine, "seed": rng.getrandbits(32)}
+    return (
+        workload,
+        kind,
+        {"state": state, "target": target, "other_machine": other_machine, "seed": rng.getrandbits(32)},
+    )
 
 
 _ROLES = {
@@ -150,7 +179,9 @@ _ROLES = {
 
 
 def _signals(rng: random.Random) -> _Drawn:
-    workload = rng.choice(("curate", "sft", "sft", "sft", "sft-2", "sft-2", "sft-2", "gcpo", "grpo", "grpo-2", "served", "evaluate"))
+    workload = rng.choice(
+        ("curate", "sft", "sft", "sft", "sft-2", "sft-2", "sft-2", "gcpo", "grpo", "grpo-2", "served", "evaluate")
+    )
     kind = rng.choice(("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGTERM", "SIGINT", "SIGSTOP"))
     parameters: dict[str, Any] = {"role": rng.choice(_ROLES[workload]), "at": round(rng.random(), 3)}
     if rng.random() < 0.4 and workload not in ("curate", "evaluate"):
@@ -165,7 +196,11 @@ def _reward(rng: random.Random) -> _Drawn:
     transport = [f"status-{status}" for status in STATUSES] + list(TRANSPORT)
     kind = rng.choice((*FALSIFICATIONS, *FALSIFICATIONS, *transport))
     first, repeat = rng.randrange(0, 6), rng.choice((1, 1, 1, 2, 4))
-    return rng.choice(("grpo", "grpo", "grpo", "grpo-2")), kind, {"first": first, "repeat": repeat, "seed": rng.getrandbits(32)}
+    return (
+        rng.choice(("grpo", "grpo", "grpo", "grpo-2")),
+        kind,
+        {"first": first, "repeat": repeat, "seed": rng.getrandbits(32)},
+    )
 
 
 AREAS: dict[str, Callable[[random.Random], _Drawn]] = {

@@ -91,11 +91,12 @@ def classify(evidence: Evidence) -> Verdict:
         return Verdict(Outcome.WRONG_RESULT, evidence.difference)
     if evidence.left:
         return Verdict(Outcome.HANG, f"processes outlived the run: {', '.join(evidence.left)}")
-    if problem := next((text for text in map(unclear, evidence.attempts) if text), ""):
+    ended_by_itself = evidence.attempts[1:] if evidence.stopped_by else evidence.attempts
+    if problem := next((text for text in map(unclear, ended_by_itself) if text), ""):
         return Verdict(Outcome.UNCLEAR_ERROR, problem)
-    if last.code == 0:
-        return _succeeded(evidence)
-    return _failed(evidence)
+    if "Traceback (most recent call last)" in evidence.attempts[0].output:
+        return Verdict(Outcome.UNCLEAR_ERROR, f"{evidence.stopped_by} to the command gave a traceback")
+    return _succeeded(evidence) if last.code == 0 else _failed(evidence)
 
 
 def _succeeded(evidence: Evidence) -> Verdict:
@@ -115,7 +116,8 @@ def _succeeded(evidence: Evidence) -> Verdict:
         return Verdict(Outcome.UNCLEAR_ERROR, f"{evidence.stopped_by} to the command gave code {first.code}")
     if first.code is not None and 0 < first.code < 128:
         return Verdict(
-            Outcome.UNCLEAR_ERROR, f"code {first.code} says permanent, but the same command succeeded: {last_error(first)}"
+            Outcome.UNCLEAR_ERROR,
+            f"code {first.code} says permanent, but the same command succeeded: {last_error(first)}",
         )
     return Verdict(Outcome.RIGHT_AGAIN, f"code {first.code}: {last_error(first)}")
 
@@ -126,7 +128,9 @@ def _failed(evidence: Evidence) -> Verdict:
     if last.code is None or last.code < 0 or last.code >= 128:
         return Verdict(Outcome.UNCLEAR_ERROR, f"code {last.code} says retry, but the repetition failed, too: {said}")
     if not evidence.persists:
-        return Verdict(Outcome.UNCLEAR_ERROR, f"the fault has passed, but the repetition failed with {last.code}: {said}")
+        return Verdict(
+            Outcome.UNCLEAR_ERROR, f"the fault has passed, but the repetition failed with {last.code}: {said}"
+        )
     if evidence.names and not any(name in last.output for name in evidence.names):
         return Verdict(Outcome.UNCLEAR_ERROR, f"code {last.code}, but the message does not name the file: {said}")
     return Verdict(Outcome.CLEAR_ERROR, f"code {last.code}: {said}")
@@ -134,8 +138,10 @@ def _failed(evidence: Evidence) -> Verdict:
 
 def unclear(attempt: Attempt) -> str:
     """Return why the end of a failed call is not clear to a person; empty if it is clear."""
-    if attempt.code in (0, None) or (attempt.code is not None and attempt.code < 0):
+    if attempt.code in (0, None):
         return ""
+    if attempt.code is not None and attempt.code < 0:
+        return f"a signal ({-attempt.code}) that nobody sent ended the command: {last_error(attempt)}"
     if "Traceback (most recent call last)" in attempt.output:
         return f"code {attempt.code} with a traceback: {last_error(attempt)}"
     if attempt.code not in DOCUMENTED_CODES:

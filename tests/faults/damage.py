@@ -113,7 +113,12 @@ def _places(value: object, path: tuple[object, ...]) -> list[tuple[object, ...]]
 def _inputs(folder: Path, workload: Workload) -> list[str]:
     """Return the digests of the artifacts that earlier stages made and this stage reads."""
     record = json.loads((folder / "store" / "records" / "runs" / RUN / "record.json").read_text())
-    needed = {"sft": ("rows",), "gcpo": ("pairs", "model"), "grpo": ("cases",), "evaluate": ("model", "pairs-test", "cases-test")}
+    needed = {
+        "sft": ("rows",),
+        "gcpo": ("pairs", "model"),
+        "grpo": ("cases",),
+        "evaluate": ("model", "pairs-test", "cases-test"),
+    }
     earlier = [stage for name, stage in record["stages"].items() if name != workload.stage]
     wanted = needed.get(workload.stage, ())
     return [digest for stage in earlier for name, digest in stage["outputs"].items() if name in wanted]

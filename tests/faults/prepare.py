@@ -34,7 +34,9 @@ def prepare(template: Template, base: Path, names: Iterable[str], reward_url: st
         began = time.monotonic()
         code = _run(template, base, workload, "finished")
         if code != 0:
-            raise NotPrepared(f"workload {name}: ended with {code}\n{(folder / 'finished' / 'output.txt').read_text()[-2000:]}")
+            raise NotPrepared(
+                f"workload {name}: ended with {code}\n{(folder / 'finished' / 'output.txt').read_text()[-2000:]}"
+            )
         seconds = time.monotonic() - began
         if workload.partial:
             _run(template, base, workload, "partial")

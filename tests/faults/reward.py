@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import http.client
@@ -222,8 +223,6 @@ class RewardProxy:
         handler.send_header("Content-Type", "text/html" if kind == "html" else "application/json")
         handler.send_header("Content-Length", str(length))
         handler.end_headers()
-        try:
+        with contextlib.suppress(OSError):
             handler.wfile.write(data)
-        except OSError:
-            pass
         handler.close_connection = handler.close_connection or kind in ("truncated", "short-length")

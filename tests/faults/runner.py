@@ -189,7 +189,9 @@ def _inject_damage(session: Session) -> Injection | None:
     state, target = parameters["state"], parameters["target"]
     if state == "job":
         session.use_state("before")
-        session.environment[JOB_DAMAGE] = json.dumps({"kind": fault.kind, "seed": parameters["seed"], "stage": session.workload.stage})
+        session.environment[JOB_DAMAGE] = json.dumps(
+            {"kind": fault.kind, "seed": parameters["seed"], "stage": session.workload.stage}
+        )
         session.described = f"job.json: {fault.kind} before the stage reads it"
         return Injection(persists=True, names=("job.json",))
     session.use_state(state, work=not parameters["other_machine"])

@@ -40,7 +40,9 @@ class S3Access:
 
     def open(self, name: str) -> ArtifactStore:
         """Open the store with the prefix ``name``, without a relay."""
-        return open_store(StoreConfig(url=f"s3://{BUCKET}/{name}", endpoint=self.endpoint, secure=False, region="us-east-1"))
+        return open_store(
+            StoreConfig(url=f"s3://{BUCKET}/{name}", endpoint=self.endpoint, secure=False, region="us-east-1")
+        )
 
     def environment(self, port: int) -> dict[str, str]:
         """Return the variables with which a command reaches the server through the relay on ``port``."""
