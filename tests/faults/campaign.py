@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -59,15 +59,16 @@ def run_campaign(plan: Plan, s3: S3Access | None) -> None:
     with _reward_server() as reward_url:
         base = plan.out / "base"
         base.mkdir(exist_ok=True)
-        if _forked(lambda: _prepare(base, names, reward_url)) != 0:
+        interrupted = {fault.workload for fault in wanted if fault.parameters.get("state") == "partial"}
+        if _forked(lambda: _prepare(base, names, interrupted, reward_url)) != 0:
             sys.exit("an undisturbed run failed; see above")
         workers = [_fork(lambda: _work(plan, wanted, base, s3, reward_url)) for _ in range(plan.jobs)]
         _follow(plan, workers)
 
 
-def _prepare(base: Path, names: Sequence[str], reward_url: str) -> None:
+def _prepare(base: Path, names: Sequence[str], interrupted: Collection[str], reward_url: str) -> None:
     template = Template()
-    prepare(template, base, names, RewardProxy(reward_url).url)
+    prepare(template, base, names, interrupted, RewardProxy(reward_url).url)
 
 
 def _work(plan: Plan, wanted: Sequence[Fault], base: Path, s3: S3Access | None, reward_url: str) -> None:

@@ -185,7 +185,10 @@ def _signals(rng: random.Random) -> _Drawn:
     kind = rng.choice(("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGTERM", "SIGINT", "SIGSTOP"))
     parameters: dict[str, Any] = {"role": rng.choice(_ROLES[workload]), "at": round(rng.random(), 3)}
     if rng.random() < 0.4 and workload not in ("curate", "evaluate"):
-        parameters |= {"after_checkpoint": rng.randrange(1, 4), "at": round(rng.random() * 0.3, 3)}
+        parameters |= {
+            "after_checkpoint": rng.randrange(1, 4 if workload.startswith("sft") else 3),
+            "at": round(rng.random() * 0.3, 3),
+        }
     if kind == "SIGSTOP":
         parameters["seconds"] = rng.choice((0.5, 2.0, 6.0))
     parameters["times"] = 2 if kind == "SIGKILL" and rng.random() < 0.2 else 1
@@ -195,7 +198,7 @@ def _signals(rng: random.Random) -> _Drawn:
 def _reward(rng: random.Random) -> _Drawn:
     transport = [f"status-{status}" for status in STATUSES] + list(TRANSPORT)
     kind = rng.choice((*FALSIFICATIONS, *FALSIFICATIONS, *transport))
-    first, repeat = rng.randrange(0, 6), rng.choice((1, 1, 1, 2, 4))
+    first, repeat = rng.randrange(1 if kind.startswith("stale") else 0, 5), rng.choice((1, 1, 1, 2, 4))
     return (
         rng.choice(("grpo", "grpo", "grpo", "grpo-2")),
         kind,

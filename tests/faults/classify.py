@@ -55,6 +55,7 @@ class Evidence:
         allowed_steps: Steps that may be repeated after a restart.
         rerun: Stages that were complete before the fault, that the fault did not concern, and that ran again.
         left: Processes that were still running after the last command had ended.
+        replaceable: The damaged file can be made again or an older one can be used, so that it must not block the run.
         names: Words of which an error message about a damaged file must contain at least one; empty if any message will do.
     """
 
@@ -68,6 +69,7 @@ class Evidence:
     allowed_steps: int = 0
     rerun: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    replaceable: bool = False
     names: tuple[str, ...] = ()
 
 
@@ -131,6 +133,8 @@ def _failed(evidence: Evidence) -> Verdict:
         return Verdict(
             Outcome.UNCLEAR_ERROR, f"the fault has passed, but the repetition failed with {last.code}: {said}"
         )
+    if evidence.replaceable:
+        return Verdict(Outcome.LOST_WORK, f"a file that can be made again blocks the run: code {last.code}: {said}")
     if evidence.names and not any(name in last.output for name in evidence.names):
         return Verdict(Outcome.UNCLEAR_ERROR, f"code {last.code}, but the message does not name the file: {said}")
     return Verdict(Outcome.CLEAR_ERROR, f"code {last.code}: {said}")

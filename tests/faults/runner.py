@@ -107,6 +107,8 @@ class Injection:
     command: tuple[str, ...] = ()
     """Another command than ``editr1 run``, which must report the damage."""
     may_rerun: bool = False
+    replaceable: bool = False
+    """The damaged file can be made again, or an older one can be used."""
 
 
 def observe(bench: Bench, fault: Fault, folder: Path) -> tuple[Evidence, str]:
@@ -145,6 +147,7 @@ def _evidence(session: Session, injection: Injection, attempts: list[Attempt]) -
         allowed_steps=10**6 if injection.intervals is None else injection.intervals * workload.interval,
         rerun=() if injection.may_rerun or not good else rerun_stages(store, workload, session.bench.base),
         left=tuple(session.processes.left(LEFT_SECONDS)) if attempts[-1].code is not None else (),
+        replaceable=injection.replaceable,
         names=injection.names,
     )
 
@@ -209,7 +212,17 @@ def _inject_damage(session: Session) -> Injection | None:
     names = tuple(part for file in chosen for part in (file.name, file.stem, file.stem[:12]))
     intervals = None if target == "all-pointers" else 2
     rerun = target in ("earlier-result", "run-record") or target.startswith(("input", "output", "stage-result"))
-    return Injection(persists=True, names=names, intervals=intervals, may_rerun=rerun)
+    return Injection(
+        persists=True, names=names, intervals=intervals, may_rerun=rerun, replaceable=target in _REPLACEABLE
+    )
+
+
+_REPLACEABLE = (
+    "newest-checkpoint-blob", "newest-checkpoint-manifest", "newest-pointer", "older-pointer", "all-pointers",
+    "stage-result", "earlier-result", "stage-progress", "local-progress", "newest-claim", "newest-heartbeat",
+    "cached-input", "cached-checkpoint",
+)  # fmt: skip
+"""Targets of damage that can be made again, or in whose place older ones can be used."""
 
 
 def _inject_disk(session: Session) -> Injection | None:
@@ -275,7 +288,7 @@ class _Sender:
         if role is None or role.pid in self._hit or not self._begun(role.started):
             return
         if self._due is None:
-            self._due = now + self._parameters["at"] * self._session.reference.seconds
+            self._due = now + 0.7 * self._parameters["at"] * self._session.reference.seconds
         if now < self._due:
             return
         self._due = None

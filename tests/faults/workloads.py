@@ -18,11 +18,11 @@ _CURATE = {
 }
 _SFT = {"max_steps": 8, "checkpoint_every": 2, "batch_size": 4}
 _GCPO = {
-    "rollouts": 3, "pairs_per_rollout": 2, "num_traces": 4, "max_new_tokens": 56, "checkpoint_every": 1,
+    "rollouts": 4, "pairs_per_rollout": 2, "num_traces": 4, "max_new_tokens": 56, "checkpoint_every": 1,
     "max_rollouts_without_signal": 0,
 }  # fmt: skip
 _GRPO = {
-    "resolution": 32, "iterations": 3, "checkpoint_every": 1, "cases_per_iteration": 2, "group_size": 4,
+    "resolution": 32, "iterations": 4, "checkpoint_every": 1, "cases_per_iteration": 2, "group_size": 4,
     "max_iterations_without_signal": 0, "reward_ready_timeout_seconds": 20, "score_batch_size": 4,
 }  # fmt: skip
 _SERVE = {"port": 0, "max_new_tokens": 56, "golden_must_parse": False}

@@ -42,6 +42,7 @@ def evidence(*codes: int | None, **fields: object) -> Evidence:
         (evidence(129, 129, persists=True), Outcome.UNCLEAR_ERROR),
         (evidence(5, 5, persists=True, names=("result.json",)), Outcome.UNCLEAR_ERROR),
         (evidence(5, 5, persists=True, names=("store",)), Outcome.CLEAR_ERROR),
+        (evidence(5, 5, persists=True, replaceable=True), Outcome.LOST_WORK),
         (evidence(0, lost_steps=3, allowed_steps=2), Outcome.LOST_WORK),
         (evidence(0, lost_steps=2, allowed_steps=2), Outcome.RIGHT),
         (evidence(0, rerun=("curate",)), Outcome.LOST_WORK),
