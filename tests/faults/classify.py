@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from editr1.errors import ExitCode
+
 DOCUMENTED_CODES = frozenset({2, 3, 4, 5, 124, 129, 130, 137, 143})
 """Exit codes that tell a person what to do. 1 means that the error was unexpected."""
 STOP_CODES = {"SIGTERM": (143, -15), "SIGINT": (130, 143, -2), "SIGKILL": (137, -9)}
@@ -55,6 +57,7 @@ class Evidence:
         allowed_steps: Steps that may be repeated after a restart.
         rerun: Stages that were complete before the fault, that the fault did not concern, and that ran again.
         left: Processes that were still running after the last command had ended.
+        refused: A service refused requests with an answer that says that a retry is useless, so that a permanent code is true.
         replaceable: The damaged file can be made again or an older one can be used, so that it must not block the run.
         names: Words of which an error message about a damaged file must contain at least one; empty if any message will do.
     """
@@ -69,6 +72,7 @@ class Evidence:
     allowed_steps: int = 0
     rerun: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    refused: bool = False
     replaceable: bool = False
     names: tuple[str, ...] = ()
 
@@ -116,6 +120,8 @@ def _succeeded(evidence: Evidence) -> Verdict:
         if first.code in STOP_CODES[evidence.stopped_by]:
             return Verdict(Outcome.RIGHT_AGAIN, f"stopped with {first.code}")
         return Verdict(Outcome.UNCLEAR_ERROR, f"{evidence.stopped_by} to the command gave code {first.code}")
+    if evidence.refused and first.code == ExitCode.REWARD_BUDGET:
+        return Verdict(Outcome.CLEAR_ERROR, f"code {first.code}: {last_error(first)}")
     if first.code is not None and 0 < first.code < 128:
         return Verdict(
             Outcome.UNCLEAR_ERROR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.faults.workloads import RUN, Workload, pointers, stage_results
@@ -43,6 +43,15 @@ def targets(folder: Path, workload: Workload, target: str) -> list[Path]:
         "job": lambda: [work / "job.json"],
     }
     return [path for path in choices[target]() if path.is_file()]
+
+
+def owner(store: Path, file: Path, digests: Iterable[str]) -> str:
+    """Return the artifact among ``digests`` of which ``file`` is the manifest or a blob. It may be damaged already."""
+    for digest in digests:
+        manifest = _manifest(store, digest)
+        if manifest == file or (manifest.is_file() and file.name in manifest.read_text(errors="replace")):
+            return digest
+    raise ValueError(f"{file}: no output has this file")
 
 
 def apply(kind: str, file: Path, rng: random.Random, folder: Path) -> str:

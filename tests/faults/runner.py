@@ -104,9 +104,9 @@ class Injection:
     names: tuple[str, ...] = ()
     intervals: int | None = 1
     """Checkpoint intervals that may be lost; None: any number, because every checkpoint is damaged."""
-    command: tuple[str, ...] = ()
-    """Another command than ``editr1 run``, which must report the damage."""
     may_rerun: bool = False
+    refused: bool = False
+    """A service refuses requests with an answer that says that a retry is useless."""
     replaceable: bool = False
     """The damaged file can be made again, or an older one can be used."""
 
@@ -147,6 +147,7 @@ def _evidence(session: Session, injection: Injection, attempts: list[Attempt]) -
         allowed_steps=10**6 if injection.intervals is None else injection.intervals * workload.interval,
         rerun=() if injection.may_rerun or not good else rerun_stages(store, workload, session.bench.base),
         left=tuple(session.processes.left(LEFT_SECONDS)) if attempts[-1].code is not None else (),
+        refused=injection.refused,
         replaceable=injection.replaceable,
         names=injection.names,
     )
@@ -183,7 +184,7 @@ def _inject_reward(session: Session) -> Injection | None:
 
     session.described = f"{fault.kind} {dict(parameters)}"
     session.extra_seconds = 60
-    return Injection(end=end, met=lambda: met[0] > 0)
+    return Injection(end=end, met=lambda: met[0] > 0, refused=fault.kind in _REFUSALS)
 
 
 def _inject_damage(session: Session) -> Injection | None:
@@ -196,7 +197,7 @@ def _inject_damage(session: Session) -> Injection | None:
             {"kind": fault.kind, "seed": parameters["seed"], "stage": session.workload.stage}
         )
         session.described = f"job.json: {fault.kind} before the stage reads it"
-        return Injection(persists=True, names=("job.json",))
+        return Injection(persists=True)
     session.use_state(state, work=not parameters["other_machine"])
     files = damage.targets(session.run_folder, session.workload, target)
     if not files:
@@ -206,8 +207,8 @@ def _inject_damage(session: Session) -> Injection | None:
     session.described = "; ".join(text for text in done if text)
     if not session.described:
         return None
-    if target.startswith("output") and fault.kind == "flip":
-        digest = next(iter(session.reference.outputs.values()))
+    if target.startswith("output"):
+        digest = damage.owner(session.run_folder / "store", chosen[0], session.reference.outputs.values())
         session.arguments = ["artifacts", "verify", digest, "--store", str(session.run_folder / "store")]
     names = tuple(part for file in chosen for part in (file.name, file.stem, file.stem[:12]))
     intervals = None if target == "all-pointers" else 2
@@ -217,9 +218,10 @@ def _inject_damage(session: Session) -> Injection | None:
     )
 
 
+_REFUSALS = tuple(f"status-{status}" for status in (400, 401, 404, 413, 422))
 _REPLACEABLE = (
     "newest-checkpoint-blob", "newest-checkpoint-manifest", "newest-pointer", "older-pointer", "all-pointers",
-    "stage-result", "earlier-result", "stage-progress", "local-progress", "newest-claim", "newest-heartbeat",
+    "stage-progress", "local-progress", "newest-claim", "newest-heartbeat",
     "cached-input", "cached-checkpoint",
 )  # fmt: skip
 """Targets of damage that can be made again, or in whose place older ones can be used."""
