@@ -47,7 +47,7 @@ class HpaValues(ChartSettings):
 
 
 class AutoscalingValues(ChartSettings):
-    """How the number of replicas is determined."""
+    """Settings that determine the number of replicas."""
 
     mode: Literal["keda", "hpa", "none"] = "none"
     """Method that sets the number of replicas. "keda": from the number of queued and running items (edits to score) and

@@ -222,10 +222,7 @@ def _covered(items: Sequence[TimeSpan]) -> float:
 
 
 def _fluctuates(points: Sequence[Point]) -> bool:
-    """Return True if the curve changes direction at more than a tenth of its points.
-
-    Learning rates and running counts do not.
-    """
+    """Return True if the curve changes direction at more than a tenth of its points, unlike learning rates and running counts."""
     steps = [b - a for (_, a), (_, b) in pairwise(points) if b != a]
     return sum(a * b < 0 for a, b in pairwise(steps)) > len(points) / 10
 

@@ -17,9 +17,9 @@ log = logging.getLogger("editr1.stage")
 def launch_ranks(module: str, job: StageJob) -> int:
     """Run ``module`` on every rank until all have exited, and return the exit code.
 
-    Environment variables ``PET_*`` configure torchrun. If ranks fail, the exit code is the exit code of the first
-    rank that failed. The command ``torchrun`` is not used, because it does not return this exit code. A rank that
-    writes no heartbeat for ``heartbeat_timeout_seconds`` is killed, so that the exit code is 137.
+    Environment variables ``PET_*`` configure torchrun. If ranks fail, the exit code is that of the first failed rank.
+    The command ``torchrun`` is not used, because it does not return this exit code. A rank that writes no heartbeat
+    for ``heartbeat_timeout_seconds`` is killed, so that the exit code is 137.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
