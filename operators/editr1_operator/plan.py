@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from editr1.errors import failure_code
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action
@@ -76,7 +77,7 @@ class PlanBuilder:
             state=RunState.FAILED,
             reason=reason,
             message=message,
-            attempts=close_attempt(self.status_of(stage), self.now, code, message),
+            attempts=close_attempt(self.status_of(stage), self.now, failure_code(code), message),
             ended=self.now,
             pending_since=None,
             not_before=None,

@@ -18,7 +18,7 @@ from editr1.errors import ExitCode, exit_code_of, is_disk_full
 from editr1.launch.local.processes import end_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.parallel.heartbeat import start_heartbeat
-from editr1.runs.job import StageJob, read_job
+from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_complete_result, save_result
 from editr1.runs.resolve import resolve_job
@@ -44,6 +44,7 @@ def main(body: Body, module: str) -> None:
     try:
         end_with_parent()
         job = read_job()
+        _check_kind(job, module)
     except ConfigError as error:
         _log_lines(error)
         sys.exit(error.exit_code)
@@ -63,6 +64,15 @@ def main(body: Body, module: str) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _check_kind(job: StageJob, module: str) -> None:
+    """Raise ConfigError if the job file is that of a stage of another kind, whose result may exist already."""
+    if module != f"editr1.stages.{job.kind}":
+        raise ConfigError(
+            f"job file: it belongs to stage {job.stage} of kind {job.kind}, but this process runs {module}; set {CONFIG_VARIABLE} to the"
+            " path of the job file of this stage"
+        )
 
 
 def _run(body: Body, job: StageJob) -> int:

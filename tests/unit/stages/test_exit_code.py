@@ -115,3 +115,18 @@ def test_missing_extra_is_reported_with_the_install_command(
         entry.main(body, "editr1.stages.curate")
     assert ended.value.code == code
     assert message in caplog.text
+
+
+def test_job_file_of_another_kind_of_stage_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = StoreConfig(url=(tmp_path / "store").as_uri())
+    job = StageJob(run="r", stage="c", kind="curate", key="a" * 64, seed=0, store=store, workdir=tmp_path)
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    monkeypatch.setenv("EDITR1_CONFIG", str(tmp_path / "job.json"))
+    monkeypatch.setattr(entry, "end_with_parent", lambda: None)
+    monkeypatch.setattr(entry, "configure_logging", lambda *_: None)
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:
+        entry.main(lambda _: {}, "editr1.stages.evaluate")
+    assert ended.value.code == ExitCode.CONFIG
+    assert "belongs to stage c of kind curate, but this process runs editr1.stages.evaluate" in caplog.text
