@@ -88,7 +88,7 @@ def _try_import(name: str) -> object | None:
 
 
 JOB_DAMAGE = "EDITR1_FAULTS_JOB_DAMAGE"
-"""Environment variable with the damage (JSON: kind, seed, stage) of a job file that is done before its stage is started."""
+"""Environment variable with the damage (JSON: kind, seed, stage) of a job file, which is done once before its stage is started."""
 COMMAND = "editr1.cli.main"
 """Module of the command line."""
 
@@ -315,7 +315,10 @@ def _damage_job(module: str, environment: Mapping[str, str] | None) -> None:
     wanted = json.loads(os.environ[JOB_DAMAGE])
     job = Path((environment or {}).get("EDITR1_CONFIG", ""))
     if module == f"editr1.stages.{wanted['stage']}" and job.is_file() and "LOCAL_RANK" not in (environment or {}):
-        apply(wanted["kind"], job, random.Random(wanted["seed"]), job.parent)
+        marker = job.parent / ".job-damaged"  # the next attempt reads the file that the launcher writes anew
+        if not marker.exists():
+            apply(wanted["kind"], job, random.Random(wanted["seed"]), job.parent)
+            marker.touch()
 
 
 _REAL = subprocess.Popen._execute_child  # type: ignore[attr-defined]

@@ -197,7 +197,7 @@ def _inject_damage(session: Session) -> Injection | None:
             {"kind": fault.kind, "seed": parameters["seed"], "stage": session.workload.stage}
         )
         session.described = f"job.json: {fault.kind} before the stage reads it"
-        return Injection(persists=True)
+        return Injection()
     session.use_state(state, work=not parameters["other_machine"])
     files = damage.targets(session.run_folder, session.workload, target)
     if not files:
