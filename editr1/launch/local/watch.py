@@ -56,13 +56,13 @@ class ProcessWatch:
         if silence is not None and silence.is_over_timeout:
             self._kill(str(silence))
             return
-        if silence is not None:
-            # The duration of the silence grows. The first text is kept, so that it is reported once.
-            self.note = self.note or str(silence)
-            return
         health = self._probe.health if self._probe else None
         if health and health.must_restart:
             self._kill(health.problem)
+            return
+        if silence is not None:
+            # The duration of the silence grows. The first text is kept, so that it is reported once.
+            self.note = self.note or str(silence)
             return
         self.note = self._note_of_ranks() or (health.problem if health else "")
 

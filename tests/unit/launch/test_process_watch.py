@@ -154,6 +154,7 @@ def test_hanging_server_is_killed_with_its_reason(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(watch_module, "POLL_SECONDS", 0.02)
     hanging = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     url = f"http://127.0.0.1:{hanging.server_address[1]}"
+    monkeypatch.setattr("editr1.parallel.heartbeat.WARN_SECONDS", 0.0)  # the process is silent as well
     launcher, handle = start(tmp_path, "import time; time.sleep(600)", 300.0)
     (tmp_path / "service.json").write_text(f'{{"urls": ["{url}"]}}')
     assert launcher.observe(handle).ready_urls == (url,)
