@@ -100,7 +100,7 @@ class OutageWait:
                     raise
                 else:
                     self._record(error)
-                    delay = min(2 * delay, LONGEST_DELAY)
+                    delay = min(max(2 * delay, QUICK_DELAYS[0], _POLL_SECONDS), LONGEST_DELAY)
                 attempt += 1
             else:
                 if attempt:

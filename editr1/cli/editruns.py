@@ -73,7 +73,7 @@ def run_by_operator(
         StageFailed: a stage of the run failed.
         RunRejected: the operator rejected the run.
     """
-    from editr1.artifacts import open_store
+    from editr1.artifacts import OutageWait, open_store
     from editr1.launch.kubernetes.connect import connect
     from editr1.launch.kubernetes.editruns import EditRuns, follow
     from editr1.runs.reuse import reuse_results
@@ -83,20 +83,21 @@ def run_by_operator(
     if not runs.is_installed():
         _require_operator(options.detach)
         return None
-    opened = open_store(store)
+    waiting = open_store(store, OutageWait(store.outage_seconds, report=view.run_waits))
+    opened = waiting.without_waiting()
     before = runs.get(name)
     if before is None and not options.replace:
-        _check_name(spec, opened)
-    reuse_results(spec, opened, options.reuse)
-    created = _create(runs, spec, opened, replace=options.replace)
+        _check_name(spec, waiting)
+    reuse_results(spec, waiting, options.reuse)
+    created = _create(runs, spec, waiting, replace=options.replace)
     _print_created(view.console, name, connection.api.namespace, created, options.detach)
     if options.detach:
         return OperatorRun()
     should_stop = StopFlag("the run continues on the cluster; repeat the command to follow it again")
     if not follow(runs, name, opened, view, should_stop):
         return OperatorRun(code=ExitCode.INTERRUPTED)
-    record = _load_record(opened, name)
-    _save_spans(opened, name, folder)
+    record = _load_record(waiting, name)
+    _save_spans(waiting, name, folder)
     was_active = created or before is None or not before.has_ended
     return OperatorRun(record=record, any_started=was_active and _any_attempt(runs, name))
 

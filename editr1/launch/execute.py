@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editr1.artifacts import open_store
+from editr1.artifacts import ArtifactStore, OutageWait, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig, store_at
 from editr1.launch.follow import RunRequest, TakenOver, execute_or_follow, load_known
@@ -87,7 +87,9 @@ def execute(
             folder / ".stages.lock", left, wait=GRACE_SECONDS, on_wait=_WaitNotice(left, observer, should_stop)
         ) as descriptor,
     ):
-        request = RunRequest(spec, open_store(config), observer, should_stop, replace, cluster is not None)
+        request = RunRequest(
+            spec, _open_waiting(config, observer, should_stop), observer, should_stop, replace, cluster is not None
+        )
         claim = execute_or_follow(request)
         if isinstance(claim, RunRecord):
             return claim, True
@@ -146,7 +148,7 @@ def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: Clu
     connection = connect(cluster)
     spans = context.folder / "spans.jsonl"
     context = dataclasses.replace(context, ask=cluster_ask(connection.api, context))
-    launcher = KubernetesLauncher(cluster, connection.api, connection.helm, context.store, spans)
+    launcher = KubernetesLauncher(cluster, connection.api, connection.helm, context.store.without_waiting(), spans)
     return RunOrchestrator(context, record, launcher).run()
 
 
@@ -165,6 +167,16 @@ class _WaitNotice:
             self._reported = True
         if self._should_stop():
             raise RunStopped
+
+
+def _open_waiting(config: StoreConfig, observer: Observer, should_stop: Callable[[], bool]) -> ArtifactStore:
+    """Open the store of a run. During an outage, its operations wait, report this to the observer, and raise RunStopped on request."""
+
+    def check_stop() -> None:
+        if should_stop():
+            raise RunStopped
+
+    return open_store(config, OutageWait(config.outage_seconds, check_stop=check_stop, report=observer.run_waits))
 
 
 def _load_or_create(request: RunRequest, origin: Origin) -> RunRecord:

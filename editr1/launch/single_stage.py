@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.artifacts import open_store
+from editr1.artifacts import OutageWait, open_store
 from editr1.config.loader import load_settings, validate
 from editr1.config.store import store_at
 from editr1.launch.checkout import git_revision
@@ -79,7 +79,7 @@ def run_single_stage(
         # Earlier versions named every single-stage run after the kind of the stage.
         reuse=(run_name_of(folder), f"{stage.kind}-single"),
     )
-    opened = open_store(config)
+    opened = open_store(config, OutageWait(config.outage_seconds))
     outputs = record.stages[stage.name].outputs
     return {name: opened.fetch(digest, folder / "outputs" / name) for name, digest in outputs.items()}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from editr1.artifacts import ArtifactStore, StoreError, open_store
+from editr1.artifacts import ArtifactStore, OutageWait, StoreError, open_store
 from editr1.config.reproduce import Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
@@ -118,7 +118,7 @@ class _Runs:
         self._failed: set[str] = set()
         self._started_seeds: set[int] = set()
         self._folder, self._where, self._observer, self._parallel = folder, where, observer, parallel
-        self._store: ArtifactStore = open_store(where)
+        self._store: ArtifactStore = open_store(where, OutageWait(where.outage_seconds))
 
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
         """Run all planned runs. When all runs of a seed have ended, yield all seeds whose runs have ended.

@@ -10,6 +10,7 @@ effect.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -20,8 +21,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from editr1.artifacts import AlreadyExists, ArtifactStore, StoreError
+from editr1.artifacts import AlreadyExists, ArtifactStore, StoreError, StoreUnreachable
 from editr1.durations import format_minute
+from editr1.outage import OutageTolerance
 from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored, read_stored, warn_once
 
 BEAT_SECONDS = 5.0
@@ -67,6 +69,9 @@ class Holder(BaseModel):
         return self.machine == _machine() and _born(self.pid) != self.born
 
 
+_UNKNOWN = Holder(host="an unknown machine", machine="", pid=0, born="", started=0.0)
+
+
 class _Beat(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,10 +89,16 @@ class Claim:
         self.number, self.holder = number, holder
         self._store, self._run = store, run
 
+    def without_waiting(self) -> Claim:
+        """Return the same claim with accesses to the store that do not wait during an outage."""
+        return Claim(self._store.without_waiting(), self._run, self.number, self.holder)
+
     @property
     def is_newest(self) -> bool:
         """Return True if no other process has taken over the run."""
-        return _newest_number(self._store, self._run) == self.number
+        newest = _newest_number(self._store, self._run)
+        # A list that shows a claim which cannot be read does not end a run.
+        return newest <= self.number or self._store.get_record(_claim_key(self._run, newest)) is None
 
     def beat(self, count: int, *, ended: bool = False) -> None:
         """Update the heartbeat. If ``ended`` is True, release the run."""
@@ -113,13 +124,13 @@ class Claim:
 def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
     """Return the newest claim on a run, or None if the run has never been claimed."""
     number = _newest_number(store, run)
+    if not number:
+        return None
     try:
-        holder = read_stored(store, Holder, _claim_key(run, number), remedy="it is ignored") if number else None
+        holder = read_stored(store, Holder, _claim_key(run, number), remedy="it is ignored") or _UNKNOWN
     except DamagedRecord as error:
         warn_once(str(error))
-        holder = Holder(host="an unknown machine", machine="", pid=0, born="", started=0.0)
-    if holder is None:
-        return None
+        holder = _UNKNOWN
     return Claim(store, run, number, holder)
 
 
@@ -142,11 +153,19 @@ class Watch:
     def __init__(self, claim: Claim, clock: Callable[[], float] = time.monotonic) -> None:
         self._claim, self._clock = claim, clock
         self._count: int | None = None
-        self._changed = clock()
+        self._changed = self._looked = clock()
 
     def is_executing(self) -> bool:
-        """Return False if the process has released the run, has exited, or has not updated its heartbeat for :data:`STALE_SECONDS`."""
+        """Return False if the process has released the run, has exited, or has not updated its heartbeat for :data:`STALE_SECONDS`.
+
+        A time in which this process did not look does not count: during an outage of the store, in which it waits, the other
+        process cannot write its heartbeat either.
+        """
+        looked = self._looked
         count, ended = self._claim.last_beat()
+        self._looked = self._clock()
+        if self._looked - looked > BEAT_SECONDS:
+            self._changed = self._looked
         if ended or self._claim.holder.is_dead():
             return False
         if count != self._count:
@@ -163,12 +182,15 @@ class Heartbeat:
     """
 
     def __init__(self, claim: Claim) -> None:
-        self._claim, self._count = claim, 1
+        self._claim, self._count = claim.without_waiting(), 1
         self._stop, self.lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="editr1-heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._claim.beat(self._count)
+        try:
+            self._claim.beat(self._count)
+        except StoreUnreachable as error:
+            log.warning("the heartbeat of the run could not be written and will be written later: %s", error)
         self._thread.start()
         return self
 
@@ -184,6 +206,7 @@ class Heartbeat:
                 )
 
     def _run(self) -> None:
+        outage = OutageTolerance(math.inf)
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 if not self._claim.is_newest:
@@ -191,8 +214,11 @@ class Heartbeat:
                     return
                 self._count += 1
                 self._claim.beat(self._count)
+                outage.answered()
             except StoreError as error:
-                log.warning("the heartbeat of the run could not be updated; the update will be retried: %s", error)
+                outage.record(error)
+                if outage.notice_is_due():
+                    log.warning("the heartbeat of the run could not be updated; the update will be retried: %s", error)
 
 
 def _claim_key(run: str, number: int) -> str:

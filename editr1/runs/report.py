@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from editr1.artifacts import ArtifactNotFound, ArtifactStore, open_store
+from editr1.artifacts import ArtifactNotFound, ArtifactStore, OutageWait, open_store
 from editr1.config.shapes import AnnotatorSettings
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Estimate
@@ -69,7 +69,8 @@ def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = No
     stage = next((s for s in record.stages.values() if s.kind == Kind.EVALUATE and "evaluation" in s.outputs), None)
     if stage is None:
         return None
-    opened = open_store(store or StoreConfig(url=(folder.resolve() / "store").as_uri()))
+    config = store or StoreConfig(url=(folder.resolve() / "store").as_uri())
+    opened = open_store(config, OutageWait(config.outage_seconds))
     data = assemble(record, opened, stage.outputs["evaluation"], folder / "spans.jsonl")
     path = folder / "report.html"
     path.write_text(render_report(data), encoding="utf-8")

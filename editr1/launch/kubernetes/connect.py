@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts import ArtifactStore, OutageWait, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.store import StoreConfig, options_from_environment, store_at
@@ -76,6 +76,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     )
 
 
-def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:
-    """Open the artifact store whose settings :func:`store_config` returns."""
-    return open_store(store_config(config, url))
+def cluster_store(config: ClusterConfig, url: str | None = None, *, wait: bool = False) -> ArtifactStore:
+    """Open the artifact store whose settings :func:`store_config` returns. With ``wait``, its operations wait during an outage."""
+    settings = store_config(config, url)
+    return open_store(settings, OutageWait(settings.outage_seconds) if wait else None)

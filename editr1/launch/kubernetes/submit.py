@@ -100,7 +100,7 @@ def prepare(
     """
     cluster, namespace = connection.config, connection.api.namespace
     unresolved = job_of_values(kind, name, values, cluster, namespace)
-    store = cluster_store(cluster, unresolved.store.url)
+    store = cluster_store(cluster, unresolved.store.url, wait=True)
     job = resolve_job(with_reward(unresolved, connection.api, store), store, upload=upload)
     full = chart_values(job, cluster, base=values, traceparent=traceparent)
     if cluster.resolve_images:
@@ -127,7 +127,7 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
         NameInUse: the record of the stage has different settings or inputs, and ``replace`` is not set.
     """
     name, job, api = submission.name, submission.job, connection.api
-    store = cluster_store(connection.config, job.store.url)
+    store = cluster_store(connection.config, job.store.url, wait=True)
     known = load_record(store, job.run, ignore_unreadable=replace)
     stage = known.stages.get(job.stage) if known else None
     if name in connection.helm.releases(api.target):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts import ArtifactStore
 from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_model_folder
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
@@ -17,6 +17,8 @@ from editr1.runs.job import StageJob, make_workdir
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import Missing, progress_key
 from editr1.runs.resolve import HubUnreachable
+from editr1.stages.runtime.publisher import Publisher, open_stage_store, write_checkpoint
+from editr1.stages.runtime.waiting_checkpoints import WaitingCheckpoints
 from editr1.telemetry import Progress, Span, TrainHooks, span
 
 S = TypeVar("S", bound=Settings)
@@ -27,12 +29,19 @@ class StageContext:
 
     def __init__(self, job: StageJob, should_stop: Callable[[], bool]) -> None:
         self.job = job
-        self.store: ArtifactStore = open_store(job.store)
         self.workdir = make_workdir(job)
         self.distributed = DistributedContext()
         self.outputs: dict[str, str] = {}
         self.missing = Missing()
-        self.should_stop = should_stop
+        self._stop_requested = should_stop
+        self.store: ArtifactStore = open_stage_store(job, should_stop)
+        direct = self.store.without_waiting()
+        self.publisher = Publisher(
+            WaitingCheckpoints(job),
+            lambda folder, step: write_checkpoint(direct, job, folder, step, repair=self._damage_found),
+            lambda: self._write_progress(direct),
+            job.store.outage_seconds,
+        )
         self._folders: dict[str, str] = {}
         self._damage_found = False
         """True if a checkpoint in the store is damaged. In this case, the files of later checkpoints are compared
@@ -59,14 +68,16 @@ class StageContext:
         """JSON-lines file to which rank 0 writes its spans; None on other ranks."""
         return (self.job.runtime.span_file or self.workdir / "spans.jsonl") if self.is_main else None
 
+    def should_stop(self) -> bool:
+        """Return True if a stop is requested, or if the store was unreachable for longer than that is tolerated."""
+        return self._stop_requested() or self.publisher.failure is not None
+
     def save_progress(self) -> None:
-        """Write the progress lines of all attempts to the store.
+        """Write the progress lines of all attempts to the store. During an outage, wait until it answers.
 
         The report draws its curves from them. Call it only on rank 0.
         """
-        files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
-        lines = b"".join(file.read_bytes() for file in files)
-        self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
+        self._write_progress(self.store)
 
     def add_missing(self, causes: Mapping[str, int], total: int) -> None:
         """Record items without a usable model answer, so that a later invocation runs the stage again.
@@ -182,30 +193,21 @@ class StageContext:
     def _cache(self) -> Path:
         return self.workdir / f"in-{self.rank}"
 
-    @property
-    def _checkpoints(self) -> StageCheckpoints:
-        return StageCheckpoints(self.store, self.job.run, self.job.stage, self.job.key)
-
     def _commit_checkpoint(self, folder: Path, step: int) -> None:
-        if not self.is_main:
-            return
-        with span(Span.CHECKPOINT, step=step):
-            manifest = self.store.commit(
-                folder,
-                repair=self._damage_found,
-                kind="checkpoint",
-                stage=str(self.job.kind),
-                run=self.job.run,
-                config_digest=self.job.key,
-                git_revision=self.job.git_revision,
-            )
-            self._checkpoints.add(step, manifest.digest)
-            self.save_progress()
+        if self.is_main:
+            with span(Span.CHECKPOINT, step=step):
+                self.publisher.checkpoint(folder, step)
+
+    def _write_progress(self, store: ArtifactStore) -> None:
+        files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
+        lines = b"".join(file.read_bytes() for file in files)
+        store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def _find_checkpoint(self) -> Path | None:
         group = DistributedContext.initialize() if self.distributed.world_size > 1 else None
+        checkpoints = StageCheckpoints(self.store, self.job.run, self.job.stage, self.job.key)
         with span(Span.LOAD, input="checkpoint") as current:
-            chosen = self._checkpoints.fetch_newest(self.workdir / f"resume-{self.rank}", chooser=group)
+            chosen = checkpoints.fetch_newest(self.workdir / f"resume-{self.rank}", chooser=group)
             current.set_attribute("folder", str(chosen.folder or ""))
         self._damage_found = chosen.passed_over
         return chosen.folder

@@ -11,10 +11,9 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from editr1.artifacts import open_store
 from editr1.artifacts.weights import UnusableModel
 from editr1.config.loader import ConfigError
-from editr1.errors import ExitCode, exit_code_of, is_disk_full
+from editr1.errors import Editr1Error, ExitCode, exit_code_of, is_disk_full
 from editr1.launch.local.processes import end_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.parallel.heartbeat import start_heartbeat
@@ -23,6 +22,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_complete_result, save_result
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.publisher import open_stage_store, write_earlier_checkpoints
 from editr1.stages.runtime.torchrun import launch_ranks
 from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
@@ -51,10 +51,13 @@ def main(body: Body, module: str) -> None:
     configure_logging(job.runtime.log_format)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
+            write_earlier_checkpoints(job, _stop_flag())
             sys.exit(launch_ranks(module, job))
         code = _run(body, job)
     except ModuleNotFoundError as error:
         code = exit_code(_not_installed(error, job.kind))
+    except Editr1Error as error:  # the checkpoints of an earlier attempt could not be written
+        code = exit_code(error)
     if _destroy_process_group():
         # The interpreter's shutdown can deadlock after DDP: gloo's process group is destroyed while the GIL is held, and
         # waits for its worker, which waits for the GIL (seen with torch 2.13 when training is stopped early).
@@ -76,14 +79,13 @@ def _check_kind(job: StageJob, module: str) -> None:
 
 
 def _run(body: Body, job: StageJob) -> int:
-    stop = _StopFlag()
-    signal.signal(signal.SIGTERM, stop.set)
+    stop = _stop_flag()
     if DistributedContext().is_local_main:
         # Ctrl-C sends SIGINT to the whole foreground process group. It is ignored here, because the launcher sends
         # SIGTERM to this process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        context = StageContext(resolve_job(job, open_store(job.store)), should_stop=stop)
+        context = StageContext(resolve_job(job, open_stage_store(job, stop)), should_stop=stop)
     except Exception as error:
         return exit_code(error)
     job = context.job
@@ -101,6 +103,7 @@ def _run(body: Body, job: StageJob) -> int:
                     key=job.key, outputs=context.outputs, metrics=_finite(metrics), missing=context.missing
                 )
                 save_result(context.store, job.run, job.stage, result)
+                context.publisher.done()
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
                 if result.missing:
                     log.warning("%s", result.missing.sentence(job.stage))
@@ -108,6 +111,9 @@ def _run(body: Body, job: StageJob) -> int:
     except ModuleNotFoundError:
         raise
     except Interrupted:
+        context.publisher.stop()
+        if context.publisher.failure is not None:
+            return exit_code(context.publisher.failure)
         log.info("stopped on request; the next attempt continues from the last checkpoint")
         return ExitCode.TERMINATED
     except UnusableModel as error:
@@ -171,6 +177,13 @@ def _destroy_process_group() -> bool:
 def _log_lines(error: Exception) -> None:
     for line in str(error).splitlines() or [type(error).__name__]:
         log.error("%s", line)
+
+
+def _stop_flag() -> _StopFlag:
+    """Return a flag that SIGTERM sets."""
+    flag = _StopFlag()
+    signal.signal(signal.SIGTERM, flag.set)
+    return flag
 
 
 class _StopFlag:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from editr1.artifacts import open_store
+from editr1.artifacts import OutageWait, open_store
 from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode
@@ -24,7 +24,7 @@ def main(name: str, folder: str) -> int:
     try:
         job = read_job()
         configure_logging(job.runtime.log_format)
-        store = open_store(job.store)
+        store = open_store(job.store, OutageWait(job.store.outage_seconds))
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):
             raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact in the store; set it to sha256:DIGEST")

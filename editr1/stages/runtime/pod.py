@@ -12,6 +12,7 @@ exit code. The next attempt counts such records as lost attempts.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -27,13 +28,13 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    retry_if_not_exception_type,
     stop_before_delay,
     wait_exponential,
 )
 
-from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
+from editr1.artifacts import ArtifactStore, OutageWait, StoreError, open_store
 from editr1.errors import ExitCode, shell_code
+from editr1.outage import OutageTolerance
 from editr1.parallel.heartbeat import BEAT_SECONDS, FOLDER_VARIABLE, HeartbeatWatch, stage_file
 from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job
@@ -73,22 +74,22 @@ def main(kind: str) -> int:
     try:
         job = read_job()
         configure_logging(job.runtime.log_format)
-        store = open_store(job.store)
-        resolved = retry_outages(lambda: resolve_job(job, store))
+        store = open_store(job.store, OutageWait(job.store.outage_seconds))
+        resolved = retry_hub_outages(lambda: resolve_job(job, store))
         if not job.key:
-            retry_outages(lambda: _create_record(resolved, store))
+            _create_record(resolved, store)
         return _Attempt(kind, resolved, store).run()
     except Exception as error:
         return exit_code(error)
 
 
-def retry_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
-    """Call ``action`` and return its result. Retry for up to ``seconds`` while the store or the hub is unreachable.
+def retry_hub_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
+    """Call ``action`` and return its result. Retry for up to ``seconds`` while the hub is unreachable.
 
-    Without these retries, an outage would quickly use up the restarts of the pod, which have no delay.
+    Without these retries, an outage would quickly use up the restarts of the pod, which have no delay. The store waits by itself.
     """
     retrying = Retrying(
-        retry=retry_if_exception_type((StoreError, HubUnreachable)) & retry_if_not_exception_type(AccessDenied),
+        retry=retry_if_exception_type(HubUnreachable),
         wait=wait_exponential(multiplier=1, max=20),
         stop=stop_before_delay(seconds),
         before_sleep=_log_retry,
@@ -113,6 +114,11 @@ class _Attempt:
     def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
         self._kind, self._job, self._store = kind, job, store
         self._files = LiveFiles(store, job.run, job.stage, job.key)
+        # While the stage runs, an outage must not block the main process, which forwards signals.
+        self._live = LiveFiles(store.without_waiting(), job.run, job.stage, job.key)
+        wait = OutageWait(min(OUTAGE_SECONDS, job.store.outage_seconds), check_stop=self._check_leaving)
+        self._last_files = LiveFiles(open_store(job.store, wait), job.run, job.stage, job.key)
+        self._outage = OutageTolerance(math.inf)
         self._every, self._retries = job.runtime.publish_seconds, job.runtime.retries
         self._spans = job.workdir / "spans.jsonl"
         self._tail = LogTail()
@@ -134,10 +140,8 @@ class _Attempt:
         job = self._job
         file = self._write_job()
         current_attempt = (self._record.pod, self._record.submission)
-        earlier = [
-            item for item in retry_outages(self._files.attempts) if (item.pod, item.submission) == current_attempt
-        ]
-        checkpoint = retry_outages(StageCheckpoints(self._store, job.run, job.stage, job.key).newest) or ""
+        earlier = [item for item in self._files.attempts() if (item.pod, item.submission) == current_attempt]
+        checkpoint = StageCheckpoints(self._store, job.run, job.stage, job.key).newest() or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
         self._stored = self._record
@@ -242,22 +246,31 @@ class _Attempt:
     def _publish(self, *, last: bool = False) -> None:
         """Write all changes since the last call to the store.
 
-        If the store fails, the next call writes the remaining changes.
+        If the store fails, the next call writes the remaining changes. The last call waits up to two minutes for the store, so that
+        the end of the attempt is recorded.
         """
+        files = self._last_files if last else self._live
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.current()
             if progress is not None and progress != self._written:
-                self._files.write_progress(progress)
+                files.write_progress(progress)
                 self._written = progress
             if self._spans_changed(0 if last else SPANS_SECONDS):
-                self._files.write_spans(self._record, self._spans.read_bytes())
-            self._files.write_log(self._record, self._tail.text())
+                files.write_spans(self._record, self._spans.read_bytes())
+            files.write_log(self._record, self._tail.text())
             if self._record != self._stored:
-                self._files.write_attempt(self._record)
+                files.write_attempt(self._record)
                 self._stored = self._record
+            self._outage.answered()
         except StoreError as error:
-            log.warning("progress could not be written to the store and will be written later: %s", error)
+            self._outage.record(error)
+            if last or self._outage.notice_is_due():
+                log.warning("progress could not be written to the store and will be written later: %s", error)
+
+    def _check_leaving(self) -> None:
+        if self._record.leaving:
+            raise StoreError("the pod is being terminated, so it does not wait for the store")
 
     def _spans_changed(self, every: float) -> bool:
         if not self._spans.is_file():
