@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, OutageWait, StoreUnreachable, open_store
 from editr1.durations import format_duration
 from editr1.outage import OutageTolerance
+from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import StageJob
-from editr1.runs.record import checkpoint_prefix
 from editr1.stages.runtime.waiting_checkpoints import WaitingCheckpoints
 from editr1.telemetry import Interrupted
 
@@ -35,18 +34,18 @@ def open_stage_store(job: StageJob, should_stop: Callable[[], bool]) -> Artifact
     return open_store(job.store, OutageWait(job.store.outage_seconds, check_stop=check_stop))
 
 
-def write_checkpoint(store: ArtifactStore, job: StageJob, folder: Path, step: int) -> None:
-    """Commit a checkpoint of a stage to the store, then write the record that refers to it."""
+def write_checkpoint(store: ArtifactStore, job: StageJob, folder: Path, step: int, *, repair: bool = False) -> None:
+    """Commit a checkpoint of a stage to the store, then write the record that refers to it. For ``repair``, see ``commit``."""
     manifest = store.commit(
         folder,
+        repair=repair,
         kind="checkpoint",
         stage=str(job.kind),
         run=job.run,
         config_digest=job.key,
         git_revision=job.git_revision,
     )
-    pointer = json.dumps({"step": step, "digest": manifest.digest}).encode()
-    store.put_record(f"{checkpoint_prefix(job.run, job.stage, job.key)}{step:09d}.json", pointer)
+    StageCheckpoints(store, job.run, job.stage, job.key).add(step, manifest.digest)
 
 
 def write_earlier_checkpoints(job: StageJob, should_stop: Callable[[], bool]) -> None:

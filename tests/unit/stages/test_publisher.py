@@ -14,8 +14,9 @@ from editr1.artifacts import AccessDenied, StoreUnreachable
 from editr1.artifacts.files import FileObjects
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
+from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import StageJob
-from editr1.runs.record import checkpoint_prefix, newest_checkpoint, progress_key
+from editr1.runs.record import progress_key
 from editr1.stages.runtime import entry, publisher
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.publisher import write_earlier_checkpoints
@@ -57,6 +58,10 @@ def job(folder: Path, key: str = KEY, seconds: float = 60) -> StageJob:
     return StageJob(run="r", stage="sft", kind="sft", key=key, seed=0, store=store, workdir=folder / "work")
 
 
+def checkpoints(context: StageContext) -> StageCheckpoints:
+    return StageCheckpoints(context.store, "r", "sft", KEY)
+
+
 def checkpoint(folder: Path, step: int) -> Path:
     path = folder / f"checkpoint-{step}"
     path.mkdir(exist_ok=True)
@@ -84,14 +89,14 @@ def test_checkpoints_wait_during_an_outage_and_are_written_after_it(tmp_path: Pa
     waiting = sorted(path.name for path in (tmp_path / "work" / f"waiting-{KEY[:12]}").iterdir())
     assert len(waiting) == MAX_WAITING and waiting[-1] == f"{3:09d}"
     store_down.error = None
-    until(lambda: (newest_checkpoint(context.store, "r", "sft", KEY) or "").endswith("000000003.json"))
+    until(lambda: (checkpoints(context).newest() or "").endswith("000000003.json"))
     until(lambda: not any((tmp_path / "work" / f"waiting-{KEY[:12]}").iterdir()))
     until(lambda: b'"phase": "sft"' in (context.store.get_record(progress_key("r", "sft", KEY)) or b""))
-    folder = context.hooks().resume_from
+    folder = context.hooks().resume_from()
     assert folder is not None and (folder / "weights").read_text() == "weights of step 3"
     until(lambda: not context.publisher._is_retrying())
     hooks.on_checkpoint(checkpoint(tmp_path, 4), 4)
-    assert newest_checkpoint(context.store, "r", "sft", KEY) == f"{checkpoint_prefix('r', 'sft', KEY)}{4:09d}.json"
+    assert checkpoints(context).newest() == f"{checkpoints(context).prefix}{4:09d}.json"
 
 
 def test_stage_stops_with_a_retryable_code_when_the_outage_lasts_too_long(tmp_path: Path, store_down: Switch) -> None:
@@ -123,10 +128,8 @@ def test_waiting_checkpoint_of_a_killed_attempt_is_written_by_the_next_one(tmp_p
     (waiting.folder / "000000007.part").mkdir()
     write_earlier_checkpoints(stage, lambda: False)
     context = StageContext(stage, lambda: False)
-    assert context.store.list_records(checkpoint_prefix("r", "sft", KEY)) == [
-        f"{checkpoint_prefix('r', 'sft', KEY)}{6:09d}.json"
-    ]
-    folder = context.hooks().resume_from
+    assert checkpoints(context).names() == [f"{checkpoints(context).prefix}{6:09d}.json"]
+    folder = context.hooks().resume_from()
     assert folder is not None and (folder / "weights").read_text() == "weights of step 6"
 
 
@@ -136,7 +139,7 @@ def test_waiting_checkpoint_of_another_job_is_not_used(tmp_path: Path) -> None:
     index = waiting.folder / f"{5:09d}" / "waiting.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"key": "b" * 64}))
     write_earlier_checkpoints(job(tmp_path), lambda: False)
-    assert StageContext(job(tmp_path), lambda: False).hooks().resume_from is None
+    assert StageContext(job(tmp_path), lambda: False).hooks().resume_from() is None
 
 
 def test_wait_of_a_stage_ends_when_it_is_stopped(tmp_path: Path, store_down: Switch) -> None:
