@@ -19,8 +19,8 @@ from editr1.artifacts.errors import (
     StoreUnreachable,
 )
 from editr1.artifacts.objects import ObjectStore
+from editr1.artifacts.outage import OutageTolerance
 from editr1.durations import format_duration
-from editr1.outage import OutageTolerance
 
 T = TypeVar("T")
 

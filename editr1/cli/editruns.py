@@ -214,9 +214,9 @@ def sentences(run: EditRun) -> Iterator[str]:
 
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
     """Wait until a run has ended. Returns its exit code, TIMEOUT after ``timeout`` seconds, or INTERRUPTED."""
+    from editr1.artifacts.outage import OutageTolerance
     from editr1.launch.kubernetes.editruns import EditRuns, exit_code
     from editr1.launch.kubernetes.errors import ClusterUnreachable
-    from editr1.outage import OutageTolerance
 
     runs, noted, tolerance = EditRuns(connection.api), "", OutageTolerance()
     end = None if timeout is None else time.monotonic() + timeout
@@ -246,10 +246,10 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
     """Print new log lines of a run, or of one of its stages, until the run has ended."""
+    from editr1.artifacts.outage import OutageTolerance
     from editr1.launch.kubernetes.editruns import EditRuns
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.follow import live_logs
-    from editr1.outage import OutageTolerance
 
     runs, seen, tolerance = EditRuns(connection.api), set[str](), OutageTolerance()
     while not should_stop():

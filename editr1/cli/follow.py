@@ -16,9 +16,9 @@ from editr1.runs.next_step import NO_RESULT
 from editr1.terminal.console import error_console
 
 if TYPE_CHECKING:
+    from editr1.artifacts.outage import OutageTolerance
     from editr1.launch.kubernetes.connect import Connection
     from editr1.launch.kubernetes.overview import StageOverview
-    from editr1.outage import OutageTolerance
 
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
@@ -34,7 +34,7 @@ def follow_releases(
         DONE on success, the exit code of the first failed release, NEGATIVE_RESULT if a release was removed, INTERRUPTED if
         ``should_stop`` returned True, TIMEOUT after ``timeout`` seconds. In the last two cases the releases keep running.
     """
-    from editr1.outage import OutageTolerance
+    from editr1.artifacts.outage import OutageTolerance
 
     end = None if timeout is None else time.monotonic() + timeout
     screen, tolerance = _Screen(error_console()), OutageTolerance()

@@ -22,8 +22,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from editr1.artifacts import AlreadyExists, ArtifactStore, StoreError, StoreUnreachable
+from editr1.artifacts.outage import OutageTolerance
 from editr1.durations import format_minute
-from editr1.outage import OutageTolerance
 from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored, read_stored, warn_once
 
 BEAT_SECONDS = 5.0

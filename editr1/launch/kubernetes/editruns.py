@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from editr1.artifacts import ArtifactStore, StoreError
+from editr1.artifacts.outage import OutageTolerance
 from editr1.config.loader import validate
 from editr1.durations import parse_timestamp
 from editr1.errors import Editr1Error, ExitCode, failure_code
@@ -17,7 +18,6 @@ from editr1.launch.kubernetes.resources import EDITRUN
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import StageFailed
-from editr1.outage import OutageTolerance
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageRecord

@@ -13,6 +13,7 @@ from typing import Any
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
 
 from editr1.artifacts import ArtifactStore, StoreError
+from editr1.artifacts.outage import OutageTolerance
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode
@@ -25,7 +26,6 @@ from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_o
 from editr1.launch.kubernetes.values import chart_of, release_name, service_url
 from editr1.launch.kubernetes.views import PodView
 from editr1.launch.launcher import Observation
-from editr1.outage import OutageTolerance
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles

@@ -33,8 +33,8 @@ from tenacity import (
 )
 
 from editr1.artifacts import ArtifactStore, OutageWait, StoreError, open_store
+from editr1.artifacts.outage import OutageTolerance
 from editr1.errors import ExitCode, shell_code
-from editr1.outage import OutageTolerance
 from editr1.parallel.heartbeat import BEAT_SECONDS, FOLDER_VARIABLE, HeartbeatWatch, stage_file
 from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job

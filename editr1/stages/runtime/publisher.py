@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, OutageWait, StoreUnreachable, open_store
+from editr1.artifacts.outage import OutageTolerance
 from editr1.durations import format_duration
-from editr1.outage import OutageTolerance
 from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import StageJob
 from editr1.stages.runtime.waiting_checkpoints import WaitingCheckpoints

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiException
 
-from editr1 import outage
-from editr1.artifacts import open_store
+from editr1.artifacts import open_store, outage
+from editr1.artifacts.outage import OutageTolerance
 from editr1.cli import editruns as terminal
 from editr1.cli import follow
 from editr1.cli.common import reporting
@@ -27,7 +27,6 @@ from editr1.launch.kubernetes.launcher import KubernetesLauncher, ReleaseHandle,
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.launch.kubernetes.state import Phase, StageState
 from editr1.launch.kubernetes.views import PodView, ReleaseView
-from editr1.outage import OutageTolerance
 from editr1.runs.job import StageJob
 from editr1.runs.live import LiveFiles
 
