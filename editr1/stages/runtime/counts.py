@@ -28,7 +28,7 @@ def counts_file(context: StageContext) -> Iterator[Path]:
     key = stage_prefix(job.run, job.stage, job.key) + "counts.json"
     if not file.exists() and (data := context.store.get_record(key)) is not None:
         file.write_bytes(data)
-    stop, stored = threading.Event(), b""
+    stop, stored, direct = threading.Event(), b"", context.store.without_waiting()
 
     def copy() -> None:
         nonlocal stored
@@ -36,7 +36,7 @@ def counts_file(context: StageContext) -> Iterator[Path]:
         if data == stored:
             return
         try:
-            context.store.put_record(key, data)
+            direct.put_record(key, data)
             stored = data
         except StoreError as error:
             log.warning("the counts of requests and tokens could not be stored and will be stored later: %s", error)
