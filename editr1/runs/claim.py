@@ -164,7 +164,7 @@ class Watch:
         looked = self._looked
         count, ended = self._claim.last_beat()
         self._looked = self._clock()
-        if self._looked - looked > BEAT_SECONDS:
+        if self._looked - looked > STALE_SECONDS:
             self._changed = self._looked
         if ended or self._claim.holder.is_dead():
             return False

@@ -97,7 +97,9 @@ def test_deployment_of_an_earlier_version_requires_the_digest(store: ArtifactSto
 def test_submission_with_other_settings_is_refused_unless_it_replaces_the_record(
     store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editr1.launch.kubernetes.submit.cluster_store", lambda *_: store)  # pods need an S3 store
+    monkeypatch.setattr(
+        "editr1.launch.kubernetes.submit.cluster_store", lambda *_, **__: store
+    )  # pods need an S3 store
     installed: list[str] = []
     helm = SimpleNamespace(releases=lambda _target: {}, install=lambda _chart, name, *_: installed.append(name))
     api = SimpleNamespace(namespace="lab", target=None, dry_run=lambda _objects: None)
