@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 from opentelemetry import trace
 
@@ -25,7 +25,7 @@ def requested_format() -> LogFormat:
 
 def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO) -> None:
     """Configure the root logger to write to standard error in ``log_format``."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardErrorHandler()
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
@@ -35,6 +35,14 @@ def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO)
     # Warnings of urllib3 contain presigned upload URLs, which would allow anyone who reads the log to write to the
     # store.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class _StandardErrorHandler(logging.StreamHandler[TextIO]):
+    """Write to the current ``sys.stderr``: the stream of an earlier call may have been closed since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _TextFormatter(logging.Formatter):

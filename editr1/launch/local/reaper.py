@@ -57,7 +57,8 @@ class Reaper:
     def _write(self, line: str) -> None:
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):  # without the reaper, the stages still end with the launcher on Linux
-                print(line, file=self._process.stdin, flush=True)
+                self._process.stdin.write(f"{line}\n")
+                self._process.stdin.flush()
 
 
 def _main(grace: float) -> None:

@@ -46,10 +46,12 @@ def test_store_on_s3_is_opened_with_the_endpoint_of_the_cluster_file(
     command: list[str], store: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "cluster.yaml"
-    file.write_text("store_endpoint: http://127.0.0.1:9\nvalues: {store: {url: s3://b/x, endpoint: http://s3:8333}}\n")
+    file.write_text(
+        "store_endpoint: http://127.0.0.1:9\nvalues: {store: {url: s3://bucket/x, endpoint: http://s3:8333}}\n"
+    )
     opened: list[StoreConfig] = []
 
-    def open_store(config: StoreConfig) -> ArtifactStore:
+    def open_store(config: StoreConfig, _wait: object = None) -> ArtifactStore:
         opened.append(config)
         return real(StoreConfig(url=(tmp_path / "store").as_uri()))
 
@@ -58,4 +60,6 @@ def test_store_on_s3_is_opened_with_the_endpoint_of_the_cluster_file(
     monkeypatch.delenv("EDITR1_S3_ENDPOINT", raising=False)
     monkeypatch.delenv("EDITR1_STORE", raising=False)
     CliRunner().invoke(app, [*command, *store, "--cluster", str(file)])
-    assert [(one.url, one.endpoint) for one in opened] == [(store[1] if store else "s3://b/x", "http://127.0.0.1:9")]
+    assert [(one.url, one.endpoint) for one in opened] == [
+        (store[1] if store else "s3://bucket/x", "http://127.0.0.1:9")
+    ]

@@ -175,7 +175,7 @@ def test_pairs_get_the_principles_of_their_cases(tmp_path, case, principles) -> 
 
 def test_pair_is_rejected_if_its_case_differs_from_the_case_with_the_same_id(tmp_path, case) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
-    with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
+    with pytest.raises(CurationError, match="pair p0: case c1 has a different instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")
 
 

@@ -412,7 +412,7 @@ def test_images_of_several_sizes_train_together(
 def test_case_without_principles_is_rejected_with_its_row(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
     path = tmp_path / "cases.parquet"
     write_table(path, [make_case(0), make_case(1).model_copy(update={"principles": ()})], EditCase)
-    with pytest.raises(TableError, match=r"row 2: principles: no principles"):
+    with pytest.raises(TableError, match=r"row 2: principles: the case has no principles"):
         CaseOrder(path, seed=0, per_iteration=1, iterations=1)
 
 

@@ -115,7 +115,7 @@ def test_object_of_an_earlier_run_with_the_same_name_is_not_changed() -> None:
     later = applier(server)
     later._uid = "uid-of-another"
     failed = later.apply([Launch("curate", 1)])
-    assert "still belongs to an earlier run of this name" in failed["curate"].message
+    assert "still belongs to an earlier run with this name" in failed["curate"].message
 
 
 def test_shared_service_is_owned_by_each_run_and_deleted_with_the_last() -> None:

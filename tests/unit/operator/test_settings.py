@@ -11,7 +11,7 @@ from editr1_operator.settings import SettingsCache, read_run
 
 BASE = {
     "registry": "here",
-    "values": {"image": {"tag": "1"}, "store": {"url": "s3://b/x", "endpoint": "http://s3:8333"}},
+    "values": {"image": {"tag": "1"}, "store": {"url": "s3://bucket/x", "endpoint": "http://s3:8333"}},
 }
 
 
@@ -52,8 +52,8 @@ def test_settings_of_a_namespace_override_those_of_the_operator(tmp_path: Path) 
             None,
             "not allowed by the operator, which uses",
         ),
-        (None, "s3://other/x", "not allowed by the operator; use a store below s3://b/x"),
-        (None, "s3://b/xy", "not allowed by the operator; use a store below s3://b/x"),
+        (None, "s3://other/x", "not allowed by the operator; use a store below s3://bucket/x"),
+        (None, "s3://bucket/xy", "not allowed by the operator; use a store below s3://bucket/x"),
         ("[", None, "not valid YAML"),
         ("- a", None, "must be a YAML mapping"),
         ({"regisrty": "x"}, None, "regisrty"),
@@ -63,7 +63,7 @@ def test_invalid_or_forbidden_settings_of_a_namespace_are_rejected(
     tmp_path: Path, over: Any, url: str | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings_cache(tmp_path, "s3://b/x").of_namespace(FakeClient(over), "lab", url)  # type: ignore[arg-type]
+        settings_cache(tmp_path, "s3://bucket/x").of_namespace(FakeClient(over), "lab", url)  # type: ignore[arg-type]
 
 
 def test_missing_store_is_refused_with_a_hint(tmp_path: Path) -> None:
