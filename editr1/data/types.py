@@ -7,7 +7,9 @@ files (PNG, JPEG, WebP, TIFF) with their SHA-256; ``editr1.data.images`` decodes
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -21,6 +23,9 @@ Bit = Annotated[int, Field(ge=0, le=1)]
 MAX_PRINCIPLES: Final = 64
 """Maximum number of principles per case, so that a case fits into a prompt and a request."""
 Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""Digest of a file: ``sha256:`` and the SHA-256 of its bytes in hexadecimal."""
+Count = Annotated[int, Field(ge=0)]
 
 
 class DataModel(BaseModel):
@@ -50,10 +55,15 @@ class EncodedImage(DataModel):
     data: Annotated[bytes, Field(min_length=1, repr=False)]
 
     @computed_field  # type: ignore[prop-decorator]
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of ``data`` as 64 hex digits."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """Digest of the image file: ``sha256:`` and the SHA-256 in hexadecimal."""
+        return f"sha256:{self.sha256}"
 
 
 class EditCase(DataModel):
@@ -162,16 +172,18 @@ class Scored(DataModel):
     """The result of scoring an edit. ``score`` is the mean over the traces that could be parsed, in [0, 10].
 
     ``verdicts`` has one entry per trace that could be parsed, and ``unparsed`` has one reason per trace that could
-    not. ``texts`` contains all raw traces in the order of generation.
+    not. ``texts`` contains all raw traces in the order of generation. ``edited`` is the digest of the edited image that
+    was scored; None if the scorer does not report it.
     """
 
     ok: Literal[True] = True
+    edited: Digest | None = None
     score: Score
     verdicts: tuple[Verdict, ...]
     unparsed: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
     model_digest: str
 
 
@@ -184,20 +196,41 @@ class FailureCause(StrEnum):
     DEADLINE = "deadline"
     ENGINE = "engine"
     UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    """The reward service refused the request with an HTTP status from 400 to 499."""
+    BAD_RESPONSE = "bad_response"
+    """The response of the reward service does not belong to the request, or contradicts itself."""
 
 
 class ScoreFailure(DataModel):
     """The result for an edit that could not be scored. It has no score, so that callers exclude it from averages.
 
     If too few traces could be parsed (cause ``unparsed``), ``texts`` contains all raw traces, and ``num_parsed`` is
-    the number of traces that could be parsed.
+    the number of traces that could be parsed. ``edited`` is the digest of the edited image, or None if it is not known.
     """
 
     ok: Literal[False] = False
+    edited: Digest | None = None
     cause: FailureCause
     detail: str
-    num_parsed: int = 0
+    num_parsed: Count = 0
     texts: tuple[str, ...] = ()
 
 
 ScoreOutcome = Annotated[Scored | ScoreFailure, Field(discriminator="ok")]
+
+
+def outcomes_fault(items: Sequence[ScoreItem], outcomes: Sequence[ScoreOutcome]) -> str:
+    """Return why ``outcomes`` cannot be the outcomes of ``items``, in their order, or an empty string if they can be.
+
+    There must be one outcome per item. An outcome that reports the digest of an edited image must report that of its item.
+    """
+    if len(outcomes) != len(items):
+        return f"there are {len(outcomes)} outcomes for {len(items)} edits; there must be one per edit"
+    for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True)):
+        if outcome.edited is not None and outcome.edited != item.edited.digest:
+            return (
+                f"outcome {index} is for the edited image {outcome.edited}, but edit {index} has the edited image"
+                f" {item.edited.digest}"
+            )
+    return ""

@@ -19,6 +19,7 @@ from editr1.config.base import Temperature
 from editr1.data.rules import DEFAULT, Limits, image_fault, row_violations
 from editr1.data.types import (
     MAX_PRINCIPLES,
+    Digest,
     EncodedImage,
     FailureCause,
     Instruction,
@@ -28,7 +29,7 @@ from editr1.data.types import (
     ScoreOutcome,
 )
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+RequestId = Annotated[str, Field(min_length=1, max_length=100)]
 MAX_ITEM_VALUES = 1000
 """Maximum number of JSON values in one item of a request, counting nested values. An item with 64 principles has about 200 values."""
 Resolver = Callable[[str], bytes]
@@ -77,6 +78,9 @@ class WireItem(Wire):
 class _ScoreOptions(Wire):
     """The fields of a score request other than its items."""
 
+    request_id: RequestId | None = None
+    """Name of the request, chosen by the client. The response repeats it."""
+
     num_traces: Annotated[int, Field(ge=1)] = 1
     """Number of traces to sample per item. The score is the mean over the traces that can be parsed."""
 
@@ -111,12 +115,15 @@ class UnvalidatedRequest(_ScoreOptions):
 
 
 class ScoreResponse(Wire):
-    """Response of ``POST /v1/score``: ``results[i]`` belongs to ``items[i]``; ``model`` is the verifier's digest."""
+    """Response of ``POST /v1/score``. It names the request, the model, and the edited image of every result."""
 
+    request_id: RequestId | None = None
+    """The ``request_id`` of the request; null if the request has none."""
     model: str
     """Digest of the verifier that computed the scores."""
     results: tuple[ScoreOutcome, ...]
-    """One score or failure per item, in the order of the request."""
+    """One score or failure per item, in the order of the request. ``edited`` is the digest of the item's edited image. It can be
+    null in a failure, but not in a score."""
 
 
 class ErrorResponse(Wire):
@@ -131,6 +138,7 @@ class ErrorResponse(Wire):
 def encode_request(
     items: Sequence[ScoreItem],
     *,
+    request_id: str | None = None,
     num_traces: int = 1,
     temperature: float | None = None,
     seed: int | None = None,
@@ -151,7 +159,12 @@ def encode_request(
         for i in items
     )
     request = ScoreRequest(
-        items=wire, num_traces=num_traces, temperature=temperature, seed=seed, deadline_ms=deadline_ms
+        request_id=request_id,
+        items=wire,
+        num_traces=num_traces,
+        temperature=temperature,
+        seed=seed,
+        deadline_ms=deadline_ms,
     )
     return request.model_dump_json(exclude_none=True).encode()
 
@@ -179,17 +192,19 @@ class _RequestImages:
         # Keep references to the images, so that their ids stay unique.
         self._sent = [image for item in items for image in (item.source, item.edited) if image.data is not None]
         self._data = {id(image): _from_base64(image.data or "") for image in self._sent}
-        self._by_digest = {_digest(data): data for data in self._data.values() if isinstance(data, bytes)}
+        self._digests = {key: _digest(data) for key, data in self._data.items() if isinstance(data, bytes)}
+        self._by_digest = {digest: self._data[key] for key, digest in self._digests.items()}
 
     def score_item(self, item: WireItem) -> ScoreItem | ScoreFailure:
         source, edited = self._check(item.source), self._check(item.edited)
+        digest = item.edited.digest or self._digests.get(id(item.edited))
         if isinstance(source, str):
-            return _invalid(f"source: {source}")
+            return _invalid(f"source: {source}", digest)
         if isinstance(edited, str):
-            return _invalid(f"edited: {edited}")
+            return _invalid(f"edited: {edited}", digest)
         valid = ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
         violation = next(row_violations(valid), None)
-        return valid if violation is None else _invalid(f"{violation.field}: {violation.rule}")
+        return valid if violation is None else _invalid(f"{violation.field}: {violation.rule}", digest)
 
     def _check(self, image: WireImage) -> EncodedImage | str:
         """Return the image, or a string with the reason why it is invalid."""
@@ -255,8 +270,8 @@ def explain(error: ValidationError) -> str:
     return "; ".join(lines).encode("utf-8", "replace").decode()
 
 
-def _invalid(detail: str) -> ScoreFailure:
-    return ScoreFailure(cause=FailureCause.INVALID, detail=detail)
+def _invalid(detail: str, edited: str | None = None) -> ScoreFailure:
+    return ScoreFailure(edited=edited, cause=FailureCause.INVALID, detail=detail)
 
 
 def _from_base64(text: str) -> bytes | str:

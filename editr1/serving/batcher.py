@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome, outcomes_fault
 from editr1.serving.engines.base import Sampling
 from editr1.serving.scoring import ScoredBatch
 
@@ -173,6 +173,7 @@ class Batcher:
                 self._running = len(batch)
             for entry in expired:
                 failure = ScoreFailure(
+                    edited=entry.item.edited.digest,
                     cause=FailureCause.DEADLINE,
                     detail="the deadline passed while the item was queued; set a later deadline",
                 )
@@ -218,11 +219,12 @@ class Batcher:
         items = [entry.item for entry in batch]
         try:
             done = self._score(items, batch[0].ticket.sampling)
-            if len(done.outcomes) != len(items):
-                raise RuntimeError(f"the scorer returned {len(done.outcomes)} outcomes for {len(items)} items")
+            if fault := outcomes_fault(items, done.outcomes):
+                raise RuntimeError(f"the scorer confused the edits of a batch: {fault}")
         except Exception as error:  # The worker thread must survive any exception from the engine.
-            failure = ScoreFailure(cause=FailureCause.ENGINE, detail=f"{type(error).__name__}: {error}"[:1000])
-            done = ScoredBatch([failure] * len(items), start_ns, time.time_ns())
+            detail = f"{type(error).__name__}: {error}"[:1000]
+            failures = [ScoreFailure(edited=i.edited.digest, cause=FailureCause.ENGINE, detail=detail) for i in items]
+            done = ScoredBatch([*failures], start_ns, time.time_ns())
         end_ns = time.time_ns()
         with self._changed:
             self._running = 0

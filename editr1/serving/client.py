@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Self
@@ -18,24 +19,22 @@ import httpx
 from pydantic import ValidationError
 
 from editr1.config.serve import ClientConfig
-from editr1.data.types import FailureCause, ScoreItem, ScoreOutcome
-from editr1.errors import Editr1Error, ExitCode
-from editr1.serving.api import ErrorResponse, ScoreResponse, encode_request
+from editr1.data.types import FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.serving.answers import InvalidResponse, checked_results, read_response
+from editr1.serving.api import ErrorResponse, encode_request
+from editr1.serving.model_of_run import ModelOfRun
 from editr1.serving.pending import PendingRequest, join_futures
 from editr1.serving.replicas import Replica, Replicas, Resolve, system_resolve
-from editr1.telemetry import Span, inject, span
+from editr1.serving.transport import Reply, RewardTransport
+from editr1.telemetry import Span, span
 
 log = logging.getLogger(__name__)
 
 _DEFAULT: Final = ClientConfig()
 _WARN_INTERVAL_S: Final = 60.0
-_REJECTED_STATUSES: Final = (400, 404, 405, 413, 415, 422)
-
-
-class ModelMismatch(Editr1Error, RuntimeError):
-    """A replica serves a different model than the expected model or the model that computed earlier scores."""
-
-    exit_code = ExitCode.INPUT
+_MAY_BE_ITEMS: Final = (400, 413, 422)
+"""Statuses with which a server refuses a request because of its items. Other statuses of 400 to 499 are about the service."""
+_TRANSIENT_4XX: Final = (408, 425)
 
 
 class RewardClient:
@@ -66,21 +65,15 @@ class RewardClient:
 
         It is cleared when a replica responds.
         """
-        self._warned_at = float("-inf")
-        self._digest = expected_digest
-        self._digest_lock = threading.Lock()
+        self._warned_at = self._refused_at = float("-inf")
+        self._model = ModelOfRun(expected_digest)
         self._replicas = Replicas(
             urls,
             resolve_interval_seconds=config.resolve_interval_seconds,
             backoff_seconds=config.backoff_seconds,
             resolve=resolve,
         )
-        self._http = httpx.Client(
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=config.concurrency, keepalive_expiry=30
-            ),
-            trust_env=False,
-        )
+        self._transport = RewardTransport(urls, config)
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="editr1-reward")
 
     def score(
@@ -138,17 +131,17 @@ class RewardClient:
         Raises:
             LookupError: No response has arrived yet, and ``expected_digest`` was not given.
         """
-        if self._digest is None:
+        if self._model.digest is None:
             raise LookupError(
                 "the digest of the model is unknown until the first response arrives; score an item first"
             )
-        return self._digest
+        return self._model.digest
 
     def close(self) -> None:
         """Wait for responses in flight, then close the connections. Requests that are waiting for a replica fail."""
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._http.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -161,13 +154,17 @@ class RewardClient:
         part: list[ScoreItem] = []
         size = 0
         seen: set[int] = set()
+        same_image: dict[str, ScoreItem] = {}
         for item in items:
             new = sum(len(image.data) for image in (item.source, item.edited) if id(image) not in seen)
-            if part and (len(part) >= self._config.max_request_items or size + new > self._config.max_request_bytes):
+            full = len(part) >= self._config.max_request_items or size + new > self._config.max_request_bytes
+            # A result names its edited image only, so that items that differ in the rest are sent in separate requests.
+            if part and (full or same_image.get(item.edited.sha256, item) != item):
                 yield part
-                part, size, seen = [], 0, set()
+                part, size, seen, same_image = [], 0, set(), {}
                 new = len(item.source.data) + len(item.edited.data)
             part.append(item)
+            same_image[item.edited.sha256] = item
             size += new
             seen |= {id(item.source), id(item.edited)}
         if part:
@@ -195,10 +192,10 @@ class RewardClient:
                 cause, f"not scored by the deadline; last error: {request.last_detail}", keep_failures=True
             )
             return False
-        replica = self._replicas.acquire(len(request.pending), request.tried)
+        sent = request.next_items()
+        replica = self._replicas.acquire(len(sent), request.tried)
         if not isinstance(replica, Replica):
             return self._wait(request, replica, left)
-        sent = list(request.pending)
         try:
             self._send(request, replica, sent, min(left, self._config.attempt_timeout_seconds))
         finally:
@@ -236,27 +233,18 @@ class RewardClient:
         return True
 
     def _send(self, request: PendingRequest, replica: Replica, sent: list[int], timeout_seconds: float) -> None:
+        request_id = uuid.uuid4().hex
         body = encode_request(
             [request.items[i] for i in sent],
+            request_id=request_id,
             num_traces=request.num_traces,
             temperature=request.temperature,
             seed=request.seed,
             # The server's deadline is 5 % shorter than the client's timeout, so that the response arrives in time.
             deadline_ms=max(1, math.floor(timeout_seconds * 950)),
         )
-        headers = {"Content-Type": "application/json", "Host": replica.host}
-        inject(headers)
-        connect_timeout = min(timeout_seconds, self._config.connect_timeout_seconds)
         try:
-            with self._http.stream(
-                "POST",
-                f"{replica.url}/v1/score",
-                content=body,
-                headers=headers,
-                timeout=httpx.Timeout(timeout_seconds, connect=connect_timeout),
-                extensions={"sni_hostname": replica.tls_name} if replica.tls_name else None,
-            ) as response:
-                content = _read_body(response, time.monotonic() + timeout_seconds)
+            reply = self._transport.post(replica, body, timeout_seconds)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self._record_unreachable(request, replica, f"{replica.url}: {type(error).__name__}: {error}")
         except httpx.TimeoutException as error:
@@ -266,45 +254,65 @@ class RewardClient:
             detail = f"{replica.url}: {type(error).__name__}: {error}"
             self._record_failure(request, replica, FailureCause.UNREACHABLE, detail)
         else:
-            self._read_response(request, replica, sent, response, content)
+            if reply.status == 200:
+                self._read_results(request, replica, sent, request_id, reply.content)
+            else:
+                self._read_error(request, replica, sent, reply)
 
-    def _read_response(
-        self, request: PendingRequest, replica: Replica, sent: list[int], response: httpx.Response, content: bytes
-    ) -> None:
-        status = response.status_code
-        if status == 200:
-            self._read_results(request, replica, sent, content)
-            return
+    def _read_error(self, request: PendingRequest, replica: Replica, sent: list[int], reply: Reply) -> None:
+        status, content = reply.status, reply.content
         if status == 429:
             request.record_failed_attempt(replica, FailureCause.OVERLOADED, f"{replica.url}: {_detail(content)}")
-            self._replicas.record_busy(replica, _retry_after(response))
+            self._replicas.record_busy(replica, reply.retry_after_s)
             return
         detail = f"{replica.url}: {status}: {_detail(content)}"
-        if status in _REJECTED_STATUSES:
-            request.fail_pending(FailureCause.INVALID, detail)
+        if status in _MAY_BE_ITEMS:
+            request.record_refusal(sent, detail)
+        elif 400 <= status < 500 and status not in _TRANSIENT_4XX:
+            request.fail_pending(FailureCause.REFUSED, detail)
+        elif status < 400:
+            self._refuse(request, replica, f"the status is {status}, but must be 200")
         elif status == 503:
             self._record_unreachable(request, replica, detail)
         else:
             self._record_failure(request, replica, FailureCause.OVERLOADED, detail)
 
-    def _read_results(self, request: PendingRequest, replica: Replica, sent: list[int], content: bytes) -> None:
+    def _read_results(
+        self, request: PendingRequest, replica: Replica, sent: list[int], request_id: str, content: bytes
+    ) -> None:
+        items = [request.items[i] for i in sent]
         try:
-            answer = ScoreResponse.model_validate_json(content)
-        except ValidationError as error:
-            detail = f"{replica.url}: invalid response: {error}"[:500]
-            self._record_failure(request, replica, FailureCause.ENGINE, detail)
+            response = read_response(content, items, request_id)
+        except InvalidResponse as error:
+            self._refuse(request, replica, str(error))
             return
-        if len(answer.results) != len(sent):
-            detail = f"{replica.url}: invalid response: {len(answer.results)} results for {len(sent)} items"
-            self._record_failure(request, replica, FailureCause.ENGINE, detail)
+        if not self._model.accepts(replica.url, response.model):
+            self._refuse(request, replica, f"it is from model {response.model}, not from model {self._model.digest}")
             return
-        self._check_digest(replica, answer.model)
         self._replicas.record_success(replica)
         self._abandoned.clear()
-        request.record_results(sent, answer.results)
-        if request.pending:
+        no_verdicts = any(isinstance(result, Scored) and not result.verdicts for result in response.results)
+        scores_only = no_verdicts and self._transport.declares_scores_only(replica)
+        results = checked_results(response, items, request.num_traces, scores_only=scores_only)
+        for result in results:
+            if isinstance(result, ScoreFailure) and result.cause is FailureCause.BAD_RESPONSE:
+                self._warn_refused(replica, result.detail)
+                break
+        request.record_results(sent, results)
+        if any(index in request.pending for index in sent):
             request.attempts += 1
             request.tried.add(replica)
+
+    def _refuse(self, request: PendingRequest, replica: Replica, detail: str) -> None:
+        """Refuse a response as a whole, so that another attempt is made, if possible on another replica."""
+        self._warn_refused(replica, detail)
+        detail = f"{replica.url}: the response was refused: {detail}"[:600]
+        self._record_failure(request, replica, FailureCause.BAD_RESPONSE, detail)
+
+    def _warn_refused(self, replica: Replica, detail: str) -> None:
+        if time.monotonic() - self._refused_at > _WARN_INTERVAL_S:
+            self._refused_at = time.monotonic()
+            log.warning("refused a response of the reward service %s: %s", replica.url, detail[:600])
 
     def _record_unreachable(self, request: PendingRequest, replica: Replica, detail: str) -> None:
         """Record that ``replica`` is unreachable. This counts as an attempt unless ``config.wait_unreachable`` is true."""
@@ -329,39 +337,9 @@ class RewardClient:
         request.record_failed_attempt(replica, cause, detail)
         self._replicas.record_failure(replica)
 
-    def _check_digest(self, replica: Replica, digest: str) -> None:
-        with self._digest_lock:
-            if self._digest is None:
-                self._digest = digest
-            if digest != self._digest:
-                raise ModelMismatch(
-                    f"{replica.url} serves model {digest}, but this run uses the scores of model {self._digest}; "
-                    "serve one model on all replicas"
-                )
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return min(60.0, max(0.05, float(response.headers.get("Retry-After", "1"))))
-    except ValueError:
-        return 1.0
-
 
 def _detail(content: bytes) -> str:
     try:
         return ErrorResponse.model_validate_json(content).detail
     except ValidationError:
         return content[:200].decode(errors="replace")
-
-
-def _read_body(response: httpx.Response, deadline: float) -> bytes:
-    """Read the body of ``response``. Raise ReadTimeout if it is not complete by ``deadline``.
-
-    The timeout of httpx is not sufficient, because it applies to each read and not to the whole body.
-    """
-    chunks = []
-    for chunk in response.iter_bytes():
-        chunks.append(chunk)
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the response was not complete within the timeout")
-    return b"".join(chunks)

@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from editr1.config.loader import ConfigError
 from editr1.config.serve import ServeConfig
 from editr1.errors import ExitCode
+from editr1.serving.http import reward_http_client
 from editr1.verifier.prompt import PromptTemplate
 
 INFO_PATH: Final = "/v1/info"
-"""Path at which a reward server returns its :class:`RewardIdentity` as JSON."""
+"""Path at which a reward server returns its :class:`ServiceInfo` as JSON."""
 DIGEST_PATTERN: Final = r"^(sha256:[0-9a-f]{64}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40})$"
 """Regular expression of a model digest.
 
@@ -72,7 +73,7 @@ class RewardsDiffer(ConfigError):
 
 
 class RewardIdentity(BaseModel):
-    """Identity of a reward model. It is also the body of the response of ``GET /v1/info``."""
+    """Identity of a reward model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -87,6 +88,28 @@ class RewardIdentity(BaseModel):
         names = sorted(self.settings.keys() | other.settings.keys())
         parts += [(name, self.settings.get(name), other.settings.get(name)) for name in names]
         return [f"{name}: {ours} -> {theirs}" for name, ours, theirs in parts if ours != theirs]
+
+
+class ServiceInfo(RewardIdentity):
+    """Body of the response of ``GET /v1/info``: the identity of the reward model, and what the service's scores contain."""
+
+    verdicts: bool = True
+    """Whether every score has verdicts. A service that declares false may return scores without verdicts and traces; such
+    scores cannot be checked against anything."""
+
+
+def gives_verdicts(content: bytes) -> bool:
+    """Return False if the body of a response of ``GET /v1/info`` declares that scores have no verdicts."""
+    try:
+        return _Declaration.model_validate_json(content).verdicts
+    except ValidationError:
+        return True
+
+
+class _Declaration(BaseModel):
+    """The part of :class:`ServiceInfo` that is read from a service whose response has no valid identity."""
+
+    verdicts: StrictBool = True
 
 
 def reward_identity(model: str, config: ServeConfig | Mapping[str, Any]) -> RewardIdentity:
@@ -127,7 +150,7 @@ def ask_identity(
         RewardUnreachable: no server responded.
     """
     deadline = time.monotonic() + seconds
-    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as http:
+    with reward_http_client(urls, timeout=_TIMEOUT_S) as http:
         while True:
             answers = {url: _ask(http, url, where) for url in urls}
             found = {url: answer for url, answer in answers.items() if isinstance(answer, RewardIdentity)}
@@ -153,10 +176,10 @@ def _ask(http: httpx.Client, url: str, where: str) -> RewardIdentity | str:
         return quoted
     try:
         if response.status_code == 200:
-            identity = RewardIdentity.model_validate_json(response.content)
-            if is_model_digest(identity.model):
-                return identity
-            quoted = f"the model is {identity.model!r}"
+            info = ServiceInfo.model_validate_json(response.content, strict=True)
+            if is_model_digest(info.model):
+                return RewardIdentity(model=info.model, settings=info.settings)
+            quoted = f"the model is {info.model!r}"
     except ValidationError:
         pass
     raise ConfigError(

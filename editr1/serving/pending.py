@@ -11,7 +11,12 @@ from typing import Final
 from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.serving.replicas import Replica
 
-_RETRIED_CAUSES: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
+_RETRIED_CAUSES: Final = (
+    FailureCause.ENGINE,
+    FailureCause.OVERLOADED,
+    FailureCause.DEADLINE,
+    FailureCause.BAD_RESPONSE,
+)
 
 
 @dataclass
@@ -32,8 +37,25 @@ class PendingRequest:
 
     def __post_init__(self) -> None:
         self.pending = list(range(len(self.items)))
+        self._limit = len(self.items)
+        """Maximum number of items per attempt. It is reduced when a replica refuses a request with several items."""
         self._outcomes: dict[int, ScoreOutcome] = {}
         self._retried: set[int] = set()
+
+    def next_items(self) -> list[int]:
+        """Return the indices of the items to send in the next attempt."""
+        return self.pending[: self._limit]
+
+    def record_refusal(self, sent: Sequence[int], detail: str) -> None:
+        """Record that a replica refused the request with the items ``sent``.
+
+        Of several items, any may be the reason, so that they are sent again in smaller requests. A single item fails.
+        """
+        if len(sent) > 1:
+            self._limit = len(sent) // 2
+            self.last_cause, self.last_detail = FailureCause.REFUSED, detail
+            return
+        self.record_results(sent, [ScoreFailure(cause=FailureCause.REFUSED, detail=detail)])
 
     def record_failed_attempt(self, replica: Replica, cause: FailureCause, detail: str) -> None:
         """Record that ``replica`` did not score the request, and the reason."""
@@ -42,6 +64,8 @@ class PendingRequest:
 
     def record_results(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
         """Record the results of the items with indices ``sent``. After a transient failure, an item is retried once."""
+        if any(outcome.ok for outcome in results):
+            self._limit = max(self._limit, 2 * len(sent))
         for index, outcome in zip(sent, results, strict=True):
             self._outcomes[index] = outcome
             transient = isinstance(outcome, ScoreFailure) and outcome.cause in _RETRIED_CAUSES

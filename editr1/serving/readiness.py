@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from editr1.config.loader import ConfigError
+from editr1.serving.http import reward_http_client
 
 
 def wait_ready(
@@ -26,7 +27,7 @@ def wait_ready(
         TimeoutError: No service was ready within ``seconds``; the message contains the last response of each.
     """
     deadline = time.monotonic() + seconds
-    with httpx.Client(timeout=5, trust_env=False) as http:
+    with reward_http_client(urls) as http:
         while True:
             responses = []
             rejected = 0

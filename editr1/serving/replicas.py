@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from editr1.config.proxies import proxy_for
+
 Resolve = Callable[[str, int], Sequence[str]]
 """Function that resolves a host name and a port to IP addresses. Raises OSError on failure."""
 
@@ -25,7 +27,7 @@ class Replica:
     host: str
     """Value of the ``Host`` header of requests to this replica."""
     tls_name: str | None
-    """Host name that the server's certificate must contain. None if the URL contains an IP address or does not use TLS."""
+    """Host name that the server's certificate must contain. None if it is in the URL, or the URL does not use TLS."""
     in_flight: int = 0
     """Number of items that this client has sent to the replica and that have no result yet."""
     failures: int = 0
@@ -43,9 +45,10 @@ def system_resolve(host: str, port: int) -> list[str]:
 class Replicas:
     """All replicas behind the given URLs. One of them is chosen for each request. Thread-safe.
 
-    The replica with the fewest items in flight is chosen. Host names are resolved again every
-    ``resolve_interval_seconds``; if that fails, the known addresses stay in use. After a failure, no requests are sent
-    to a replica for about ``backoff_seconds``. The pause doubles with each further failure, up to 8 s.
+    The replica with the fewest items in flight is chosen. A URL that is reached through a proxy counts as one replica.
+    Host names are resolved again every ``resolve_interval_seconds``; if that fails, the known addresses stay in use. After
+    a failure, no requests are sent to a replica for about ``backoff_seconds``. The pause doubles with each further failure,
+    up to 8 s.
 
     Raises:
         ValueError: There is no URL, or a URL is not of the form http://HOST:PORT or https://HOST:PORT.
@@ -156,7 +159,8 @@ class Replicas:
         host, scheme = parts.hostname or "", parts.scheme
         port = parts.port or (443 if scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        if _is_ip_address(host):
+        # A proxy resolves the host name itself, and chooses one of its addresses.
+        if _is_ip_address(host) or proxy_for(url) is not None:
             return [Replica(url=f"{scheme}://{parts.netloc}{path}", host=parts.netloc, tls_name=None)]
         replicas = []
         for address in self._resolve(host, port):

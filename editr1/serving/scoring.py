@@ -140,13 +140,17 @@ def _decode_images(items: Sequence[ScoreItem], limits: Limits) -> dict[bytes, Im
 
 def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | str]) -> Chat | ScoreFailure:
     for violation in row_violations(item):
-        return ScoreFailure(cause=FailureCause.INVALID, detail=f"{violation.field}: {violation.rule}")
+        return _invalid(item, f"{violation.field}: {violation.rule}")
     source, edited = images[item.source.data], images[item.edited.data]
     if isinstance(source, str):
-        return ScoreFailure(cause=FailureCause.INVALID, detail=f"source: {source}")
+        return _invalid(item, f"source: {source}")
     if isinstance(edited, str):
-        return ScoreFailure(cause=FailureCause.INVALID, detail=f"edited: {edited}")
+        return _invalid(item, f"edited: {edited}")
     return build_chat(engine.template, source, edited, item.instruction, item.principles)
+
+
+def _invalid(item: ScoreItem, detail: str) -> ScoreFailure:
+    return ScoreFailure(edited=item.edited.digest, cause=FailureCause.INVALID, detail=detail)
 
 
 def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
@@ -160,7 +164,7 @@ def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[lis
         answers = engine.generate(chats, sampling)
         if len(answers) != len(chats):
             raise EngineError(f"the engine returned {len(answers)} answers for {len(chats)} chats")
-        return answers
+        return [_complete(answer, sampling.num_traces) for answer in answers]
     except EngineUnavailable as error:
         return [error] * len(chats)
     except Exception as error:
@@ -170,29 +174,38 @@ def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[lis
         return _generate(engine, chats[:middle], sampling) + _generate(engine, chats[middle:], sampling)
 
 
+def _complete(answer: list[Generation] | EngineError, num_traces: int) -> list[Generation] | EngineError:
+    """Return ``answer``, or an error if it does not have the requested number of traces."""
+    if isinstance(answer, EngineError) or len(answer) == num_traces:
+        return answer
+    return EngineError(f"the engine generated {len(answer)} of the {num_traces} requested traces")
+
+
 def _outcome(
     answer: list[Generation] | EngineError, item: ScoreItem, digest: str, min_parsed_fraction: float
 ) -> ScoreOutcome:
     if isinstance(answer, EngineError):
         cause = FailureCause.INVALID if isinstance(answer, InvalidChat) else FailureCause.ENGINE
-        return ScoreFailure(cause=cause, detail=str(answer)[:1000])
+        return ScoreFailure(edited=item.edited.digest, cause=cause, detail=str(answer)[:1000])
     parsed = [_parse(generation, item.principles) for generation in answer]
     verdicts = tuple(verdict for verdict in parsed if isinstance(verdict, Verdict))
     unparsed = tuple(verdict.reason for verdict in parsed if isinstance(verdict, Unparsed))
     needed = max(1, math.ceil(min_parsed_fraction * len(answer) - 1e-9))
     if len(verdicts) < needed:
-        reason = unparsed[0] if unparsed else "the engine generated no trace"
+        reason = unparsed[0]
         first = next((g.text for g, found in zip(answer, parsed, strict=True) if isinstance(found, Unparsed)), "")
         excerpt = f"; the first such trace: {first[:500]!r}" if first else ""
         found = f"only {len(verdicts)}" if verdicts else "none"
         wanted = f", but min_parsed_fraction {min_parsed_fraction:g} needs {needed}" if verdicts else ""
         return ScoreFailure(
+            edited=item.edited.digest,
             cause=FailureCause.UNPARSED,
             detail=f"{found} of {len(answer)} traces could be parsed{wanted}: {reason}{excerpt}",
             num_parsed=len(verdicts),
             texts=tuple(generation.text for generation in answer),
         )
     return Scored(
+        edited=item.edited.digest,
         score=sum(verdict.score for verdict in verdicts) / len(verdicts),
         verdicts=verdicts,
         unparsed=unparsed,

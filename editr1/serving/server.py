@@ -21,7 +21,7 @@ from editr1.data.types import ScoreItem
 from editr1.serving.api import ErrorResponse, Resolver, ScoreRequest, ScoreResponse, explain
 from editr1.serving.batcher import QueueFull, Stopped
 from editr1.serving.engines.base import Engine
-from editr1.serving.identity import INFO_PATH, RewardIdentity, reward_identity
+from editr1.serving.identity import INFO_PATH, ServiceInfo, reward_identity
 from editr1.serving.service import BadRequest, ClientDisconnected, RewardService
 from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
@@ -110,9 +110,9 @@ def _probe_routes(service: RewardService) -> APIRouter:
         return Response(f"{reason or 'ready'}\n", 503 if reason else 200, media_type="text/plain")
 
     @router.get(INFO_PATH)
-    def info() -> RewardIdentity:
-        """Return the digest of the model, and the server settings that affect the scores."""
-        return reward_identity(service.engine.model_digest, service.config)
+    def info() -> ServiceInfo:
+        """Return the digest of the model, the server settings that affect the scores, and whether scores have verdicts."""
+        return ServiceInfo(**reward_identity(service.engine.model_digest, service.config).model_dump())
 
     @router.get("/metrics")
     def metrics() -> Response:

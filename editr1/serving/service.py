@@ -131,7 +131,7 @@ class RewardService:
             pydantic.ValidationError: The body is not JSON, or a field other than the items is invalid.
             BadRequest: The request has too many items.
         """
-        request = UnvalidatedRequest.model_validate_json(body)
+        request = UnvalidatedRequest.model_validate_json(body, strict=True)
         limit = self.config.max_request_items
         if len(request.items) > limit:
             raise BadRequest(
@@ -164,11 +164,14 @@ class RewardService:
         scored = await self._wait(ticket, disconnected)
         results: list[ScoreOutcome | None] = [item if isinstance(item, ScoreFailure) else None for item in items]
         for index, outcome in zip(valid, scored, strict=True):
+            item = items[index]
+            if isinstance(outcome, ScoreFailure) and isinstance(item, ScoreItem):
+                outcome = outcome.model_copy(update={"edited": item.edited.digest})
             results[index] = outcome
         final = tuple(result for result in results if result is not None)
         self.metrics.record_outcomes(final)
         self.metrics.record_queueing(ticket.timings)
-        return ScoreResponse(model=self.engine.model_digest, results=final), ticket
+        return ScoreResponse(request_id=request.request_id, model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
         """Score the queued items and close the engine. Return False if this exceeds ``drain_timeout_seconds``."""

@@ -19,6 +19,7 @@ from editr1.serving.identity import (
     RewardIdentity,
     RewardsDiffer,
     RewardUnreachable,
+    ServiceInfo,
     ask_identity,
     is_model_digest,
     reward_identity,
@@ -85,8 +86,11 @@ def test_operational_settings_exist() -> None:
 def test_server_reports_the_identity_of_its_model_and_settings(fake_engine, make_items) -> None:
     config = ServeConfig(max_new_tokens=77, port=1)
     with TestClient(create_app(fake_engine, config, make_items(1, seed=9))) as client:
-        reported = RewardIdentity.model_validate(client.get("/v1/info").json())
-    assert reported == reward_identity(fake_engine.model_digest, config)
+        reported = ServiceInfo.model_validate(client.get("/v1/info").json())
+    assert reported.verdicts
+    assert RewardIdentity(**reported.model_dump(exclude={"verdicts"})) == reward_identity(
+        fake_engine.model_digest, config
+    )
     assert reported.settings["max_new_tokens"] == 77
 
 

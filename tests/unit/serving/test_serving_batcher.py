@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -197,3 +198,16 @@ def test_concurrent_clients_get_their_own_outcomes(make_batcher, make_items) -> 
 def test_empty_request_resolves_immediately(make_batcher, fake_engine) -> None:
     assert make_batcher().submit([], GREEDY, ten_seconds_from_now()).future.result(0) == []
     assert fake_engine.batches == []
+
+
+@pytest.mark.parametrize("change", [lambda found: found[::-1], lambda found: found[:-1], lambda found: [found[0]] * 2])
+def test_outcomes_of_other_edits_are_not_used(change, fake_engine, make_items) -> None:
+    def confuse(items, sampling):
+        batch = score_batch(fake_engine, items, sampling)
+        return replace(batch, outcomes=change(batch.outcomes))
+
+    batcher = Batcher(confuse, max_batch_size=4, capacity=16)
+    outcomes = batcher.submit(make_items(2, red=[51, 102]), GREEDY, ten_seconds_from_now()).future.result(10)
+    assert batcher.stop(10)
+    assert [o.cause for o in outcomes if isinstance(o, ScoreFailure)] == [FailureCause.ENGINE] * 2
+    assert "confused the edits of a batch" in outcomes[0].detail

@@ -13,7 +13,8 @@ import pytest
 
 from editr1.config.serve import ClientConfig, ServeConfig
 from editr1.data.types import FailureCause, Scored, ScoreFailure
-from editr1.serving.client import ModelMismatch, RewardClient
+from editr1.serving.client import RewardClient
+from editr1.serving.model_of_run import ModelMismatch
 from editr1.serving.replicas import Replica, Replicas
 from editr1.serving.run import AddressUnavailable, GoldenFailed, serve
 
@@ -154,7 +155,7 @@ def test_invalid_response_is_retried_and_reported(make_items) -> None:
     with scripted_server(answers, port), RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         (outcome,) = client.score(make_items(1), deadline_seconds=10)
     assert isinstance(outcome, ScoreFailure)
-    assert outcome.cause in (FailureCause.ENGINE, FailureCause.UNREACHABLE)
+    assert outcome.cause is FailureCause.BAD_RESPONSE
     assert 9 - len(answers) == 2
 
 

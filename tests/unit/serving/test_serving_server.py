@@ -70,12 +70,39 @@ def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make
     assert answer.status_code == 200
     body = answer.json()
     assert body["model"] == fake_engine.model_digest
+    assert body["request_id"] is None
     assert [r["ok"] for r in body["results"]] == [True, False, True]
     assert [r.get("score") for r in body["results"]] == [2.0, None, 4.0]
     assert body["results"][1]["cause"] == "engine"
     assert body["results"][0]["verdicts"][0]["scores"] == [1, 0]
     assert body["results"][0]["texts"][0].endswith("<score>2.0</score>")
     assert "score" not in body["results"][1]
+
+
+def test_response_names_the_request_and_every_edited_image(start, make_items) -> None:
+    items = make_items(4, red=[51, 0, 102, 51])
+    raw = json.loads(encode_request(items, request_id="this one"))
+    raw["items"][3]["instruction"] = ""
+    body = start().post("/v1/score", json=raw).json()
+    assert body["request_id"] == "this one"
+    assert [r.get("cause") for r in body["results"]] == [None, "engine", None, "invalid"]
+    assert [r["edited"] for r in body["results"][:3]] == [item.edited.digest for item in items[:3]]
+
+
+@pytest.mark.parametrize("field", ["num_traces", "seed", "deadline_ms"])
+@pytest.mark.parametrize("value", ["1", True])
+def test_request_value_of_another_type_is_refused(start, make_items, field: str, value: object) -> None:
+    answer = start().post("/v1/score", json=json.loads(encode_request(make_items(1))) | {field: value})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"{field}: ")
+
+
+def test_engine_that_confuses_or_omits_traces_gives_no_scores(start, make_items, fake_engine) -> None:
+    client, original = start(), fake_engine.generate
+    fake_engine.generate = lambda chats, sampling: [traces[:1] for traces in original(chats, sampling)]
+    (result,) = score(client, make_items(1), num_traces=2).json()["results"]
+    assert result["cause"] == "engine"
+    assert "generated 1 of the 2 requested traces" in result["detail"]
 
 
 def test_invalid_item_does_not_affect_other_items(start, make_items) -> None:
@@ -342,4 +369,4 @@ def test_engine_is_closed_after_draining(make_items, fake_engine) -> None:
 def test_openapi_document_describes_the_request(start) -> None:
     document = start().get("/openapi.json").json()
     schema = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {"items", "num_traces", "temperature", "seed", "deadline_ms"}
+    assert set(schema["properties"]) == {"request_id", "items", "num_traces", "temperature", "seed", "deadline_ms"}

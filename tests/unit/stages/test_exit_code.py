@@ -30,7 +30,7 @@ def errors():
     from editr1.editor.reward import RewardBudgetExceeded, RewardModelChanged, RewardUnreachable
     from editr1.evaluation.benchmarks import BenchmarkError
     from editr1.llm.errors import EndpointUnavailable
-    from editr1.serving.client import ModelMismatch
+    from editr1.serving.model_of_run import ModelMismatch
 
     return [
         (ConfigError("x"), ExitCode.CONFIG),
