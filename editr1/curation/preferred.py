@@ -18,6 +18,7 @@ from editr1.data.types import (
     ScoreOutcome,
     SftRow,
     Verdict,
+    outcomes_fault,
     score_item,
 )
 from editr1.verifier.gcpo_rewards import pair_rewards
@@ -54,7 +55,10 @@ def preferred_rows(
 
 
 def _selected_rows(pairs: Sequence[PreferencePair], scorer: Scorer) -> Iterator[SftRow]:
-    outcomes = scorer([score_item(pair.case, side) for pair in pairs for side in (pair.winner, pair.loser)])
+    items = [score_item(pair.case, side) for pair in pairs for side in (pair.winner, pair.loser)]
+    outcomes = scorer(items)
+    if fault := outcomes_fault(items, outcomes):
+        raise ValueError(f"the scorer did not return the outcomes of the pairs: {fault}")
     for pair, won, lost in zip(pairs, outcomes[0::2], outcomes[1::2], strict=True):
         winner, loser = _verdicts(won), _verdicts(lost)
         rewards = pair_rewards([v.score for v in winner], [v.score for v in loser])

@@ -32,6 +32,7 @@ class TrainingHistory:
     Attributes:
         reward_means: Mean score of each iteration; None if no sample of the iteration has a score.
         failed: Number of samples whose scoring failed.
+        failed_by_cause: The same per cause of the failure.
         zero_spread: Number of sample groups without a training signal, as in
             :class:`~editr1.editor.advantages.Advantages`.
         groups: Number of sample groups.
@@ -43,6 +44,13 @@ class TrainingHistory:
     zero_spread: int = 0
     groups: int = 0
     seconds: float = 0.0
+    failed_by_cause: dict[str, int] = field(default_factory=dict)
+
+    def add_failures(self, causes: Mapping[str, int]) -> None:
+        """Count samples whose scoring failed, by cause."""
+        self.failed += sum(causes.values())
+        for cause, number in causes.items():
+            self.failed_by_cause[cause] = self.failed_by_cause.get(cause, 0) + number
 
     def metrics(self) -> dict[str, float]:
         """Return the final metrics that :func:`editr1.editor.grpo.train_grpo` documents.
@@ -54,9 +62,15 @@ class TrainingHistory:
         return {
             **{name: fmean(values) for name, values in known.items() if values},
             "failed": float(self.failed),
+            **failures_by_cause(self.failed_by_cause),
             "zero_spread": self.zero_spread / self.groups if self.groups else 0.0,
             "seconds": self.seconds,
         }
+
+
+def failures_by_cause(causes: Mapping[str, int]) -> dict[str, float]:
+    """Return one metric ``failed_<cause>`` per cause with the number of samples whose scoring failed for it."""
+    return {f"failed_{cause}": float(number) for cause, number in sorted(causes.items()) if number}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,13 @@ from editr1.config.grpo import GrpoConfig
 from editr1.config.loader import ConfigError
 from editr1.editor.advantages import Advantages, group_advantages, shuffle_within_groups
 from editr1.editor.cases import CaseOrder
-from editr1.editor.checkpoint import TrainingHistory, TrainingState, load_checkpoint, save_checkpoint
+from editr1.editor.checkpoint import (
+    TrainingHistory,
+    TrainingState,
+    failures_by_cause,
+    load_checkpoint,
+    save_checkpoint,
+)
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.precision import precision_context
@@ -74,7 +80,7 @@ def train_grpo(
         - ``reward_first`` and ``reward_last``: mean score over the first and over the last five iterations, omitted if
           there was no score in them
         - ``iterations``: number of iterations
-        - ``failed``: number of samples whose scoring failed
+        - ``failed``: number of samples whose scoring failed, and ``failed_<cause>`` for each cause that occurred
         - ``zero_spread``: fraction of sample groups without a training signal, because their scores are equal or missing
         - ``seconds``: time spent in iterations
 
@@ -82,6 +88,7 @@ def train_grpo(
         ConfigError: The training diverged, or a setting does not match the checkpoint.
         RewardBudgetExceeded: Scoring failed for more samples than the settings allow.
         RewardUnreachable: Scoring failed for too many samples, mostly because the reward service could not be reached.
+        RewardRefused: The reward service refused every sample of an iteration.
         RewardModelChanged: The scores came from more than one verifier.
         NoTrainingSignal: In the first iterations, the scores of every sample group were equal or missing.
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
@@ -154,7 +161,6 @@ class _Trainer:
                 except NotFinite as error:
                     raise self._divergence_error(i, error) from error
                 history.reward_means.append(metrics.get("reward_mean"))
-                history.failed += advantages.failed
                 history.zero_spread += advantages.zero_spread
                 history.groups += advantages.groups
                 history.seconds += time.monotonic() - start
@@ -198,6 +204,7 @@ class _Trainer:
                 local = collector.collect()
                 batches = attach_scores(batches, local.sample_ids, local.scores, local.valid_mask)
                 rewards = self._gather_rewards(i, batches, local)
+                self._history.add_failures(rewards.causes)
                 advantages = self._advantages(i, rewards)
                 batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.signal_mask)
             with span(Span.OPTIMISE):
@@ -244,7 +251,7 @@ class _Trainer:
             ),
             dim=1,
         )
-        return _GatheredRewards(sample_ids, group_keys, scores, valid_mask)
+        return _GatheredRewards(sample_ids, group_keys, scores, valid_mask, causes)
 
     def _advantages(self, i: int, rewards: _GatheredRewards) -> Advantages:
         config = self._config
@@ -270,6 +277,7 @@ class _Trainer:
         metrics |= {
             "zero_spread": advantages.zero_spread / advantages.groups,
             "failed": float(advantages.failed),
+            **failures_by_cause(rewards.causes),
             "ratio_error_first": error,
         }
         if stats.count:
@@ -334,6 +342,8 @@ class _GatheredRewards:
     group_keys: Tensor
     scores: Tensor
     valid_mask: Tensor
+    causes: Counter[str]
+    """Number of failures per cause."""
 
 
 def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy:

@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Final
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from editr1.data.images import encode_png
-from editr1.data.types import EditCase, EncodedImage, FailureCause, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, EncodedImage, FailureCause, ScoreItem, ScoreOutcome, outcomes_fault
 from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
+_REFUSED: Final = (FailureCause.REFUSED, FailureCause.INVALID)
 
 
 class RewardBudgetExceeded(Editr1Error, RuntimeError):
@@ -33,14 +35,15 @@ class RewardBudgetExceeded(Editr1Error, RuntimeError):
     """
 
     exit_code = ExitCode.REWARD_BUDGET
+    advice = "Check the reward service, or raise max_failed_fraction"
+    """What to do, for the message."""
 
     def __init__(self, failed: int, total: int, allowed: float, causes: Mapping[str, int], first: str = "") -> None:
         self.failed, self.total, self.causes = failed, total, dict(causes)
         reasons = ", ".join(f"{cause}: {n}" for cause, n in sorted(causes.items()))
         super().__init__(
             f"{failed} of {total} scores failed ({failed / total:.0%}), but at most {allowed:.0%} may fail;"
-            f" failures by cause: {reasons}. Check the reward service, or raise max_failed_fraction"
-            + (f". The first failure: {first}" if first else "")
+            f" failures by cause: {reasons}. {self.advice}" + (f". The first failure: {first}" if first else "")
         )
 
 
@@ -48,6 +51,16 @@ class RewardUnreachable(RewardBudgetExceeded):
     """Scoring failed too often, mostly because no reward server could be reached. A retry of the stage may succeed."""
 
     exit_code = ExitCode.TRANSIENT
+
+
+class RewardRefused(RewardBudgetExceeded):
+    """The reward service refused every sample. The same request would be refused again."""
+
+    exit_code = ExitCode.CONFIG
+    advice = (
+        "Check that the address is that of a reward server of this version, that access to it is allowed, and that its limits"
+        " allow the edits of this stage; editr1 check-reward tests the server"
+    )
 
 
 class RewardModelChanged(Editr1Error, RuntimeError):
@@ -127,7 +140,7 @@ class RewardCollector:
         """Wait for the scores of all samples submitted since the last call, and return them in order of submission.
 
         Raises:
-            ValueError: The scorer did not return one outcome per sample.
+            ValueError: The scorer did not return one outcome per sample, or the outcomes of other samples.
             Exception: Any exception that the scorer raised. Expected failures are outcomes, not exceptions.
         """
         for part in self._deferred:
@@ -135,13 +148,8 @@ class RewardCollector:
         running, self._running, self._deferred = self._running, [], []
         sample_ids = [sample_id for ids, _ in running for sample_id in ids]
         outcomes: list[ScoreOutcome] = []
-        for ids, future in running:
-            part_outcomes = future.result()
-            if len(part_outcomes) != len(ids):
-                raise ValueError(
-                    f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples; it must return one per sample"
-                )
-            outcomes += part_outcomes
+        for _, future in running:
+            outcomes += future.result()
         return Rewards(
             sample_ids=torch.tensor(sample_ids, dtype=torch.int64),
             scores=torch.tensor([o.score if o.ok else float("nan") for o in outcomes], dtype=torch.float64),
@@ -157,17 +165,19 @@ class RewardCollector:
         self._running.append(([sample.sample_id for sample in samples], future))
 
     def _score(self, samples: Sequence[EditedSample]) -> Sequence[ScoreOutcome]:
-        return self._scorer(
-            [
-                ScoreItem(
-                    source=sample.source,
-                    edited=EncodedImage(data=encode_png(sample.edited)),
-                    instruction=sample.case.instruction,
-                    principles=sample.case.principles,
-                )
-                for sample in samples
-            ]
-        )
+        items = [
+            ScoreItem(
+                source=sample.source,
+                edited=EncodedImage(data=encode_png(sample.edited)),
+                instruction=sample.case.instruction,
+                principles=sample.case.principles,
+            )
+            for sample in samples
+        ]
+        outcomes = self._scorer(items)
+        if fault := outcomes_fault(items, outcomes):
+            raise ValueError(f"the scorer did not return the outcomes of the samples: {fault}")
+        return outcomes
 
 
 def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int], first: str = "") -> None:
@@ -177,11 +187,16 @@ def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, i
 
     Raises:
         RewardUnreachable: Scoring failed too often, mostly because the reward service could not be reached.
+        RewardRefused: Scoring failed for all samples, because the reward service refused them.
         RewardBudgetExceeded: Scoring failed too often for other reasons.
     """
     if total and failed > allowed * total:
-        unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
-        raise (RewardUnreachable if unreachable else RewardBudgetExceeded)(failed, total, allowed, causes, first)
+        kind = RewardBudgetExceeded
+        if 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed:
+            kind = RewardUnreachable
+        elif failed == total and sum(causes.get(cause, 0) for cause in _REFUSED) == failed:
+            kind = RewardRefused
+        raise kind(failed, total, allowed, causes, first)
 
 
 def check_one_model(previous: str | None, digests: frozenset[str]) -> str | None:

@@ -22,11 +22,12 @@ from editr1.data.types import (
     ScoreFailure,
     ScoreItem,
     ScoreOutcome,
+    outcomes_fault,
 )
 from editr1.evaluation.editor_eval import EditRow
 from editr1.evaluation.judge import Judge, Refused
 from editr1.evaluation.pairs import PairScores
-from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, score_or_none
+from editr1.evaluation.scoring import GroundTruth, Scorer, ScorerError, TrueScore, score_or_none
 
 PAIRS_FILE = "pairs.jsonl"
 EDITS_FILE = "edits.jsonl"
@@ -160,6 +161,8 @@ def recorded_scorer(scorer: Scorer, table: str, items: list[PublicItem]) -> Scor
 
     def score(edits: Sequence[ScoreItem]) -> list[ScoreOutcome]:
         outcomes = scorer(edits)
+        if fault := outcomes_fault(edits, outcomes):
+            raise ScorerError(f"the scorer did not return the outcomes of its items: {fault}")
         items.extend(
             PublicItem(
                 table=table,
@@ -169,7 +172,7 @@ def recorded_scorer(scorer: Scorer, table: str, items: list[PublicItem]) -> Scor
                 categories=tuple(principle.category for principle in edit.principles),
                 answers=_answers(outcome),
             )
-            for edit, outcome in zip(edits, outcomes, strict=False)
+            for edit, outcome in zip(edits, outcomes, strict=True)
         )
         return outcomes
 

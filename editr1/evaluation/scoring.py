@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeVar
 
 from PIL.Image import Image
 
-from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome, outcomes_fault
 from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
@@ -106,7 +106,7 @@ class FailureTally:
 
 
 class ScorerError(RuntimeError):
-    """A scorer did not return one outcome per item."""
+    """A scorer did not return one outcome per item, or the outcomes of other items."""
 
 
 def score_in_batches(
@@ -127,7 +127,7 @@ def score_in_batches(
         on_batch: Called after each batch with the number of items in it.
 
     Raises:
-        ScorerError: The scorer did not return one outcome per item.
+        ScorerError: The scorer did not return one outcome per item, or the outcomes of other items.
         TooManyFailures: The fraction of failed scores exceeds ``max_failed_fraction``. The message gives the number of
             failures per cause.
     """
@@ -135,10 +135,8 @@ def score_in_batches(
     tally = FailureTally(max_failed_fraction)
     for number, part in enumerate(batches(items, batch_size), start=1):
         scored = scorer(part)
-        if len(scored) != len(part):
-            raise ScorerError(
-                f"the scorer returned {len(scored)} outcomes for {len(part)} items; it must return one per item"
-            )
+        if fault := outcomes_fault(part, scored):
+            raise ScorerError(f"the scorer did not return the outcomes of its items: {fault}")
         outcomes.extend(scored)
         for outcome in scored:
             tally.add_outcome(outcome)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from editr1.data.types import FailureCause
 from editr1.evaluation.report.formats import number
 from editr1.evaluation.report.model import Point, StageCurve, StageMetric
 from editr1.runs.kinds import Kind
@@ -40,6 +41,16 @@ _OPTIMISATION: Final = {
     "grad_norm": Shown("gradient norm"),
     "learning_rate": Shown("learning rate", digits=6),
     "tokens_per_second": Shown("tokens per second", digits=0),
+}
+_FAILURES: Final = {
+    FailureCause.INVALID: "invalid edit",
+    FailureCause.UNPARSED: "no trace could be parsed",
+    FailureCause.OVERLOADED: "service overloaded",
+    FailureCause.DEADLINE: "not in time",
+    FailureCause.ENGINE: "error of the engine",
+    FailureCause.UNREACHABLE: "service not reachable",
+    FailureCause.REFUSED: "refused by the service",
+    FailureCause.BAD_RESPONSE: "bad response of the service",
 }
 METRICS: Final[Mapping[str, Mapping[str, Shown]]] = {
     Kind.CURATE: {
@@ -88,6 +99,7 @@ METRICS: Final[Mapping[str, Mapping[str, Shown]]] = {
         "reward_last": Shown("mean reward at the end", " of 10", digits=2),
         "reward_mean": Shown("mean reward", " of 10", digits=2),
         "failed": Shown("scores that failed"),
+        **{f"failed_{cause}": Shown(f"scores that failed, {_FAILURES[cause]}") for cause in FailureCause},
         "zero_spread": _percent("groups without a training signal"),
         "reward_std": Shown("standard deviation of the reward", " of 10", digits=2),
         "iterations": Shown("iterations"),
@@ -197,7 +209,7 @@ def _grpo_note(config: Mapping[str, Any], metrics: Mapping[str, float], name: st
     per_iteration, samples = config.get("cases_per_iteration"), config.get("group_size")
     if not isinstance(per_iteration, int) or not isinstance(samples, int):
         return ""
-    if name == "failed":
+    if name == "failed" or name.startswith("failed_"):
         return f"of {number(iterations * per_iteration * samples)} scores"
     if name == "zero_spread":
         groups = iterations * per_iteration

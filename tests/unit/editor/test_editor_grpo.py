@@ -302,7 +302,18 @@ def test_allowed_failed_scores_are_counted(
     final = train_grpo(
         config, editor=flux_folder, cases=cases, scorer=failing(0.25, scorer), output_dir=tmp_path / "editor"
     )
-    assert final["failed"] == 2.0
+    assert final["failed"] == final["failed_deadline"] == 2.0
+
+
+def test_outcomes_of_other_samples_are_not_used(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    def reversed_order(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        pairs = zip(items, scorer(items), strict=True)
+        return [outcome.model_copy(update={"edited": item.edited.digest}) for item, outcome in pairs][::-1]
+
+    with pytest.raises(ValueError, match="did not return the outcomes of the samples: outcome 0 is for"):
+        train_grpo(small, editor=flux_folder, cases=cases, scorer=reversed_order, output_dir=tmp_path / "editor")
 
 
 def test_too_many_failed_scores_stop_training_with_a_checkpoint(
@@ -345,7 +356,7 @@ def test_scorer_that_drops_items_is_rejected(make_case: Callable[..., EditCase],
     case = make_case(0)
     with RewardCollector(lambda items: []) as collector:
         collector.submit([EditedSample(0, case, case.source, make_image(1))])
-        with pytest.raises(ValueError, match="0 outcomes for 1 samples"):
+        with pytest.raises(ValueError, match="0 outcomes for 1 edits"):
             collector.collect()
 
 

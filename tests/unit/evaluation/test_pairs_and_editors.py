@@ -130,8 +130,20 @@ def test_too_many_failures_stop_the_evaluation():
 
 
 def test_scorer_that_drops_items_is_rejected():
-    with pytest.raises(ScorerError, match="1 outcomes for 2 items"):
+    with pytest.raises(ScorerError, match="1 outcomes for 2 edits"):
         score_pairs(PAIRS, lambda items: scorer()(items[:1]), batch_size=2)
+
+
+def test_scorer_that_confuses_items_is_rejected():
+    def named(items):
+        return [
+            outcome.model_copy(update={"edited": item.edited.digest})
+            for item, outcome in zip(items, scorer()(items), strict=True)
+        ]
+
+    assert score_pairs(PAIRS, named, batch_size=2).winners
+    with pytest.raises(ScorerError, match="outcome 0 is for the edited image sha256:"):
+        score_pairs(PAIRS, lambda items: named(items)[::-1], batch_size=2)
 
 
 def test_pair_without_principles_is_rejected_before_scoring():
