@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, score, stages, submit
+from editr1.cli import artifacts, check_reward, cluster, config, data, reproduce, run, runs, score, stages, submit
 from editr1.cli.common import reporting
 from editr1.terminal.text import echo
 
@@ -26,6 +26,7 @@ run.register(app)
 reproduce.register(app)
 stages.register(app)
 score.register(app)
+check_reward.register(app)
 submit.register(app)
 cluster.register(app)
 app.add_typer(data.app, name="data")

@@ -6,10 +6,13 @@ All clients whose servers may be on other machines use this function.
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from editr1.config.loader import ConfigError
+
+_CLUSTER_NAMES: Final = (".svc", ".cluster.local")
 
 
 def proxy_for(url: str) -> str | None:
@@ -18,14 +21,15 @@ def proxy_for(url: str) -> str | None:
     The proxy is read from ``http_proxy``, ``https_proxy`` and ``all_proxy`` (or the same names in upper case). Hosts
     in ``no_proxy``, which may contain networks such as 10.0.0.0/8, are reached directly. Servers on this machine
     (``localhost`` and loopback addresses) are also reached directly, because a proxy on another machine cannot reach
-    them.
+    them. So are services in a Kubernetes cluster (names that end in ``.svc`` or ``.cluster.local``), because only the
+    cluster can resolve their names.
 
     Raises:
         ConfigError: The proxy is neither an HTTP nor an HTTPS proxy.
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    if is_loopback(host):
+    if is_loopback(host) or host.lower().endswith(_CLUSTER_NAMES):
         return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

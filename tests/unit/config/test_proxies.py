@@ -31,6 +31,14 @@ def test_server_on_this_machine_is_reached_directly(monkeypatch, name, host) -> 
 
 
 @pytest.mark.parametrize(
+    "host", ["rrm.editr1.svc", "rrm.editr1.svc.cluster.local", "RRM.EDITR1.SVC", "rrm.editr1.svc."]
+)
+def test_service_in_a_cluster_is_reached_directly(monkeypatch, host) -> None:
+    monkeypatch.setenv("http_proxy", PROXY)
+    assert proxy_for(f"http://{host}:8000") is None
+
+
+@pytest.mark.parametrize(
     ("excluded", "url", "proxy"),
     [
         ("models.example", "http://models.example/v1", None),
