@@ -1,8 +1,9 @@
 """Request and response models of ``POST /v1/score``.
 
 A request gives each image as base64 data or by its digest; URLs are not accepted. ``results[i]`` in the response
-belongs to ``items[i]`` in the request and is either a score or a failure with a cause. An invalid item does not
-affect the other items. If any other field is invalid, the whole request is rejected.
+belongs to ``items[i]`` in the request and is either a score or a failure with a cause. It has the digest of the edited
+image, and the response repeats the name of the request, so that a client can check that the response belongs to its
+request. An invalid item does not affect the other items. If any other field is invalid, the whole request is rejected.
 """
 
 from __future__ import annotations

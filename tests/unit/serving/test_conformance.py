@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
+from editr1.serving.answers import score_fault
+from editr1.serving.api import ScoreResponse
 from editr1.serving.conformance import check_service
 
 from .outside_server import MODEL, digest, honest, outside_server
@@ -42,9 +47,9 @@ def test_minimal_service_of_another_author_conforms(verdicts: bool) -> None:
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *ITEMS])
-def test_service_with_a_wrong_response_does_not_conform(name: str) -> None:
+def test_service_with_a_wrong_response_does_not_conform(name: str, make_items) -> None:
     with outside_server((WHOLE | ITEMS)[name]) as server:
-        found = faults(server.url)
+        found = faults(server.url, items=make_items(3))
         assert len(found) >= 1
     assert (
         "names the request, the model and every edited image" in found
@@ -70,3 +75,13 @@ def test_address_without_a_server_fails_every_check_with_the_reason() -> None:
     assert result.exit_code == 1
     assert result.output.count("FAIL  ") == 3
     assert "Connection refused" in result.output
+
+
+def test_documented_response_of_another_server_is_accepted(make_items) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "serve-and-score.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    whole = re.sub(r"sha256:([0-9a-f]+)…", lambda found: "sha256:" + found[1].ljust(64, "0"), example)
+    response = ScoreResponse.model_validate_json(whole, strict=True)
+    (item,) = make_items(1)
+    principles = (item.principles * 2)[:2]
+    assert score_fault(response.results[0], item.model_copy(update={"principles": principles}), num_traces=1) == ""
