@@ -71,7 +71,7 @@ def train_grpo(
         cases: Parquet table of :class:`EditCase` rows with principles.
         scorer: Function that scores edited images. It returns one outcome per image, in the same order, and must be
             thread-safe.
-        output_dir: Folder to which the trained pipeline is written.
+        output_dir: Folder to which the trained pipeline is written. Files that are already in it are removed.
         hooks: Callbacks for progress, checkpoints and stop requests.
 
     Returns:

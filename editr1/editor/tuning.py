@@ -14,6 +14,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from editr1.artifacts.export import empty_folder
 from editr1.config.grpo import GrpoConfig
 from editr1.editor.policies.base import Condition, EditorPolicy
 
@@ -68,11 +69,12 @@ class Tuning:
             transformer.enable_adapters()
 
     def export(self, folder: Path) -> None:
-        """Write the complete pipeline to ``folder``, with LoRA adapters merged into its weights.
+        """Write the complete pipeline to ``folder``, with LoRA adapters merged into its weights. Files in ``folder`` are removed first.
 
         LoRA adapters are also written separately to ``folder/lora``. Merging removes the adapters from the model, so training
         cannot continue afterwards.
         """
+        empty_folder(folder)
         if self._lora:
             pipeline: Any = self._policy.pipeline
             pipeline.save_lora_weights(

@@ -56,7 +56,8 @@ def train_gcpo(
         config: training settings.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         pairs: Parquet file with the preference pairs.
-        output_dir: folder to which the weights, the processor and the prompt template are written.
+        output_dir: folder to which the weights, the processor and the prompt template are written. Files that are already in
+            it are removed.
         hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
@@ -118,7 +119,7 @@ def train_gcpo(
             rollouts=config.rollouts,
         ),
     )
-    metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    metrics = run_training(trainer, callback, config, model, output_dir, hooks)
     lengths = load_trace_lengths(model)
     if lengths is not None and context.is_main:
         lengths.save(output_dir)

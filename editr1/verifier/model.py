@@ -29,6 +29,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
+from editr1.artifacts.export import remove_origin
 from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
@@ -49,6 +50,7 @@ _KEPT_GENERATION_SETTINGS: Final = (
     "transformers_version",
     "_from_model_config",
 )
+_PROCESSOR_CLASS: Final = "Qwen2_5_VLProcessor"
 _PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.json")
 
 
@@ -207,6 +209,7 @@ def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: P
     model.save_pretrained(folder)
     save_processor(processor, folder)
     template.save(folder)
+    remove_origin(folder)
     return folder
 
 
@@ -214,12 +217,14 @@ def save_processor(processor: ProcessorMixin, folder: Path) -> None:
     """Write the tokenizer, the image processor and the chat template. See :func:`save_verifier`."""
     if processor.tokenizer.chat_template is None:
         processor.tokenizer.chat_template = processor.chat_template
+    # The name of the class, which transformers writes only for a tokenizer that was saved with its processor before.
+    processor.tokenizer._set_processor_class(_PROCESSOR_CLASS)
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["image_processor_type"] = "Qwen2VLImageProcessor"
-    settings["processor_class"] = "Qwen2_5_VLProcessor"
+    settings["processor_class"] = _PROCESSOR_CLASS
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in _PROCESSOR_FILES:
         (folder / name).unlink(missing_ok=True)

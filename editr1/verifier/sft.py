@@ -46,7 +46,8 @@ def train_sft(
         config: training settings.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         rows: Parquet file with the training rows.
-        output_dir: folder to which the weights, the processor and the prompt template are written.
+        output_dir: folder to which the weights, the processor and the prompt template are written. Files that are already in
+            it are removed.
         hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
@@ -87,7 +88,7 @@ def train_sft(
         callbacks=[callback],
     )
     lengths = trace_lengths(dataset, processor.tokenizer) if context.is_main else None
-    metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    metrics = run_training(trainer, callback, config, model, output_dir, hooks)
     if lengths is not None:
         lengths.save(output_dir)
     return metrics

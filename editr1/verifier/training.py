@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from editr1.artifacts.export import empty_folder
 from editr1.config.loader import ConfigError
 from editr1.config.verifier import LoraSettings, VerifierTraining
 from editr1.parallel.context import DistributedContext
@@ -44,8 +45,11 @@ _TAIL: Final = 0.1  # The final metrics are means over this last fraction of the
 
 
 def work_folder(output_dir: Path) -> Path:
-    """Return the temporary folder for checkpoints and cached rows. It is deleted when the training finishes."""
-    return output_dir / ".work"
+    """Return the temporary folder for checkpoints and cached rows, next to ``output_dir``.
+
+    It is deleted when the training finishes.
+    """
+    return output_dir.with_name(f"{output_dir.name}.work")
 
 
 def on_cpu(config: VerifierTraining) -> bool:
@@ -296,24 +300,30 @@ def run_training(
     trainer: Trainer,
     callback: HooksCallback,
     config: VerifierTraining,
-    processor: ProcessorMixin,
-    template: PromptTemplate,
+    model: str | Path,
     output_dir: Path,
     hooks: TrainHooks,
 ) -> dict[str, float]:
     """Train the verifier and write its folder. Return the metrics, averaged over the last tenth of the log entries.
+
+    ``model`` is the input model, whose processor and prompt template are written with the trained weights. Files that are
+    already in ``output_dir`` are removed before the model is written.
 
     Raises:
         ConfigError: the training diverged.
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
         FileNotFoundError: the folder to resume from does not contain a checkpoint.
     """
+    # Not the trainer's own processor, which changes when a checkpoint is saved, so that another attempt would export others.
+    processor, template = load_processing_for_training(config, model)
     trainer.remove_callback(PrinterCallback)
     resume = hooks.find_checkpoint()
     if resume is not None and not (resume / "trainer_state.json").is_file():
         raise FileNotFoundError(
             f"{resume}: not a trainer checkpoint: trainer_state.json is missing; use another checkpoint"
         )
+    if trainer.is_world_process_zero():
+        _remove_checkpoints(work_folder(output_dir), kept=resume)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
         raise ConfigError(
@@ -324,6 +334,7 @@ def run_training(
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
     if trainer.is_world_process_zero():
         network = trainer.accelerator.unwrap_model(trainer.model)
+        empty_folder(output_dir)
         if isinstance(network, PeftModel):
             if config.lora is not None and config.lora.keep_adapter:
                 network.save_pretrained(str(output_dir / "adapter"))
@@ -333,6 +344,13 @@ def run_training(
     if trainer.is_world_process_zero():
         shutil.rmtree(work_folder(output_dir), ignore_errors=True)
     return {"steps": float(trainer.state.global_step)} | tail_means(callback.history)
+
+
+def _remove_checkpoints(work: Path, *, kept: Path | None) -> None:
+    """Remove the checkpoints of earlier attempts, which may be incomplete, except for the one to resume from."""
+    for folder in work.glob("checkpoint-*"):
+        if kept is None or folder.resolve() != kept.resolve():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def tail_means(history: list[dict[str, float]]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from editr1.artifacts.export import remove_origin
 from editr1.data.rules import MAX_ASPECT_RATIO
 from editr1.editor.policies.components import load_pipeline
 
@@ -173,8 +173,12 @@ class EditorPolicy(ABC):
 
     def save(self, folder: Path) -> None:
         """Write a complete pipeline folder with safetensors weights. diffusers can load it without this package."""
+        self._write(folder)
+        remove_origin(folder)
+
+    def _write(self, folder: Path) -> None:
+        """Write the files of the pipeline folder, as diffusers does."""
         self.pipeline.save_pretrained(folder, safe_serialization=True)
-        _remove_origin(folder)
 
 
 def working_size(width: int, height: int, resolution: int | None, multiple: int) -> Size:
@@ -191,11 +195,3 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
     # Rounding must not cause an aspect ratio that the verifier does not accept.
     longest = int(MAX_ASPECT_RATIO) * min(height, width)
     return Size(min(height, longest), min(width, longest))
-
-
-def _remove_origin(folder: Path) -> None:
-    """Delete the path of the original model from all config files, so that identical models have the same digest."""
-    for file in [folder / "model_index.json", *folder.rglob("config.json")]:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

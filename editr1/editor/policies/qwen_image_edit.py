@@ -39,9 +39,8 @@ class QwenImageEditPolicy(EditorPolicy):
         components = {} if processor is None else {"processor": processor}
         return load_pipeline(folder, dtype, **components)
 
-    def save(self, folder: Path) -> None:
-        """See :meth:`EditorPolicy.save`."""
-        super().save(folder)
+    def _write(self, folder: Path) -> None:
+        super()._write(folder)
         restore_processor(self.pipeline.processor, folder)
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from editr1.artifacts import ArtifactStore
+from editr1.artifacts.export import empty_folder
 from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_model_folder
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
@@ -150,16 +151,16 @@ class StageContext:
     def output_folder(self, name: str) -> Path:
         """Return the folder into which the stage writes an output before it is committed.
 
-        The folder may contain files of an earlier attempt of the same job. The folders of other jobs are removed.
+        On rank 0, which writes and commits the output, the folder is empty: files that an earlier attempt of the same job
+        left in it are removed, as are the folders of other jobs. Scratch files belong next to the folder and not into it.
         """
         job_folder = self.workdir / f"out-{self.job.key[:12]}"
         if self.is_main:
             for other in self.workdir.glob("out-*"):
                 if other != job_folder:
                     shutil.rmtree(other, ignore_errors=True)
-        folder = job_folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            empty_folder(job_folder / name)
+        return job_folder / name
 
     def commit(self, name: str, folder: Path, kind: str) -> str:
         """Commit ``folder`` to the store as the output ``name``, and return its digest. Call it only on rank 0.

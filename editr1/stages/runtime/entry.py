@@ -22,6 +22,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_complete_result, save_result
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.environment import remove_numeric_variables, use_one_thread_on_cpu
 from editr1.stages.runtime.publisher import open_stage_store, write_earlier_checkpoints
 from editr1.stages.runtime.torchrun import launch_ranks
 from editr1.telemetry import Interrupted, Span, configure, flush, span
@@ -49,6 +50,7 @@ def main(body: Body, module: str) -> None:
         _log_lines(error)
         sys.exit(error.exit_code)
     configure_logging(job.runtime.log_format)
+    remove_numeric_variables()
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
             write_earlier_checkpoints(job, _stop_flag())
@@ -96,6 +98,8 @@ def _run(body: Body, job: StageJob) -> int:
             if not service and load_complete_result(context.store, job.run, job.stage, job.key) is not None:
                 log.info("stage %s is already complete", job.stage)
                 return ExitCode.DONE
+            if job.kind is not Kind.CURATE:  # curation computes nothing with torch, which may not be installed
+                use_one_thread_on_cpu()
             metrics = body(context)
             if context.is_main and not service:
                 context.save_progress()

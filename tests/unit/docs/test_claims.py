@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import stdev
 
 from editr1.config.reproduce import Budget
+from editr1.evaluation.report.headlines import SEED_DEVIATION
 from editr1.reproduce.claims import make_comparisons
 
 ROOT = Path(__file__).parents[3]
@@ -64,3 +66,15 @@ def test_results_of_single_seeds_name_a_commit_and_a_machine() -> None:
 
 def test_readme_states_the_number_of_comparisons() -> None:
     assert f"[All {len(LABELS)} comparisons]" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_deviation_between_seeds_in_the_report_is_that_of_the_published_seeds() -> None:
+    text = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
+    names = {"accuracy": "SFT-RRM, accuracy with half credit", "gain": "gain of the RL-RRM over it, points"}
+    for metric, name in names.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+        values = [float(cell.split()[0].removeprefix("+")) for cell in row.strip("| ").split(" | ")[1:]]
+        assert len(values) == 3
+        assert round(stdev(values), 1) == SEED_DEVIATION[metric]
+    stated = "standard deviation is {accuracy:.1f} points for the SFT-RRM and {gain:.1f} points for the gain"
+    assert stated.format(**SEED_DEVIATION) in text

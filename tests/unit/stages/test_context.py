@@ -22,15 +22,31 @@ def context(folder: Path, key: str) -> StageContext:
     return StageContext(job, lambda: False)
 
 
-def test_output_files_of_another_job_are_not_committed(tmp_path: Path) -> None:
-    first = context(tmp_path, "a" * 64)
-    folder = first.output_folder("model")
-    (folder / "adapter.safetensors").write_text("a")
-    assert list(context(tmp_path, "a" * 64).output_folder("model").iterdir()) == [folder / "adapter.safetensors"]
-    other = context(tmp_path, "b" * 64)
-    (other.output_folder("model") / "model.safetensors").write_text("b")
-    digest = other.commit("model", other.output_folder("model"), kind="verifier")
-    assert [file.path for file in other.store.manifest(digest).files] == ["model.safetensors"]
+@pytest.mark.parametrize("key", ["a" * 64, "b" * 64])
+def test_files_that_another_attempt_or_job_left_are_not_committed(tmp_path: Path, key: str) -> None:
+    left = context(tmp_path, "a" * 64).output_folder("model")
+    (left / "adapter").mkdir()
+    (left / "adapter" / "weights.safetensors").write_text("a")
+    (left / "model.safetensors.tmp").write_text("a")
+    (left / "config.json").symlink_to("/nowhere")
+    attempt = context(tmp_path, key)
+    folder = attempt.output_folder("model")
+    (folder / "model.safetensors").write_text("b")
+    digest = attempt.commit("model", folder, kind="verifier")
+    assert [file.path for file in attempt.store.manifest(digest).files] == ["model.safetensors"]
+
+
+def test_output_folder_replaces_a_file_or_link_of_its_name(tmp_path: Path) -> None:
+    folder = context(tmp_path, "a" * 64).output_folder("model")
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.txt").write_text("kept")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert context(tmp_path, "a" * 64).output_folder("model").is_dir() and not folder.is_symlink()
+    assert (tmp_path / "elsewhere" / "kept.txt").read_text() == "kept"
+    folder.rmdir()
+    folder.write_text("a file")
+    assert list(context(tmp_path, "a" * 64).output_folder("model").iterdir()) == []
 
 
 @pytest.mark.parametrize(

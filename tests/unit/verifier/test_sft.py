@@ -22,6 +22,7 @@ from editr1.verifier.model import load_verifier
 from editr1.verifier.prompt_length import TokenCounter
 from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.sft import train_sft
+from editr1.verifier.training import work_folder
 
 QUICK = SftConfig(max_steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
 
@@ -61,7 +62,7 @@ def test_training_writes_a_plain_verifier_folder_and_reports_progress(
     assert lines[-1]["metrics"]["tokens_per_second"] > 0
     model, _, template = load_verifier(tmp_path / "out")
     assert template.max_pixels == 48 * 48
-    assert not (tmp_path / "out" / ".work").exists()
+    assert not work_folder(tmp_path / "out").exists()
     before, after = weights(tiny), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
