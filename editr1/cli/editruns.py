@@ -127,9 +127,13 @@ def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore, *, replace: boo
     """Upload the local inputs of a run and create its EditRun. Returns False if an identical run already exists."""
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, upload_folders
+    from editr1.runs.partial import has_partial_result
+    from editr1.runs.record import load_record
 
     annotations = {REVISION_ANNOTATION: git_revision(), COMMAND_ANNOTATION: command_line()}
-    return runs.apply(upload_folders(spec, store), annotations, replace=replace)
+    record = load_record(store, spec.metadata.name, ignore_unreadable=True)
+    partial = record is not None and has_partial_result(store, record)
+    return runs.apply(upload_folders(spec, store), annotations, replace=replace, is_partial=partial)
 
 
 def _print_created(console: Console, name: str, namespace: str, created: bool, detach: bool) -> None:

@@ -123,7 +123,7 @@ def run(
             echo(f"run {record.name}: all stages are up to date; nothing to do")
         for stage in record.stages.values():
             if stage.missing:
-                echo(stage.missing.sentence(stage.name))
+                echo(stage.missing.sentence(stage.name, record.name))
         _show_report(record, folder, opened, view.console, open_report)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs: list them, show the state, attempts and outputs of a run, or repair damage.",
+    help="Runs: list them, show the state, attempts and outputs of a run, accept a partial result, or repair damage.",
 )
 
 
@@ -87,10 +87,7 @@ def show(
     with reporting():
         record = find_record(runs_dir, open_store_option(store, cluster), name)
     if record is None:
-        raise fail(
-            f"no run named {name!r} in {store or cluster or runs_dir}; list the runs with: editr1 runs ls",
-            ExitCode.CONFIG,
-        )
+        raise _not_found(name, store or cluster or runs_dir)
     if as_json:
         echo(record.model_dump_json(indent=2))
         return
@@ -109,7 +106,34 @@ def show(
         if stage.reason:
             console.print(f"{stage.name}: {stage.reason}")
         if stage.missing:
-            console.print(stage.missing.sentence(stage.name), soft_wrap=True)
+            echo(stage.missing.sentence(stage.name, record.name))
+
+
+@app.command()
+def accept(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    stage: Annotated[str, typer.Argument(help="Name of the stage.")],
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+) -> None:
+    """Accept the partial result of a stage, so that the stage is not repeated for items that have no usable model answer.
+
+    Example: editr1 runs accept my-run curate
+    """
+    from editr1.runs import partial
+    from editr1.runs.find import find_record_and_store
+
+    with reporting():
+        found = find_record_and_store(runs_dir, open_store_option(store, cluster), name)
+        if found is None:
+            raise _not_found(name, store or cluster or runs_dir)
+        record, opened = found
+        echo(partial.accept(opened, record, stage).missing.sentence(stage, name))
+
+
+def _not_found(name: str, where: object) -> typer.Exit:
+    return fail(f"no run named {name!r} in {where}; list the runs with: editr1 runs ls", ExitCode.CONFIG)
 
 
 @app.command()

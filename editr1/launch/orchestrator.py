@@ -32,6 +32,7 @@ from editr1.runs.next_step import (
     services_wanted,
     startable,
 )
+from editr1.runs.partial import result_to_reuse
 from editr1.runs.record import (
     Attempt,
     Missing,
@@ -39,7 +40,6 @@ from editr1.runs.record import (
     RunRecord,
     StageRecord,
     State,
-    ask_again,
     load_complete_result,
     save_record,
 )
@@ -158,14 +158,10 @@ class RunOrchestrator(Generic[Request, Handle]):
 
     def _run_stage(self, stage: StageSpec) -> bool:
         record, resolved = self._prepare(stage)
-        result = load_complete_result(self._store, self._record.name, record.name, record.key)
-        decision = before_start(result is not None, result is not None and bool(result.missing))
-        if decision.action is NextStep.SKIP:
-            self._adopt_result(record)
+        decision = before_start(result_to_reuse(self._store, self._record.name, record.name, record.key) is not None)
+        if decision.action is NextStep.SKIP and self._adopt_result(record):
             self._observer.stage_skipped(record, decision.reason)
             return False
-        if result is not None:
-            ask_again(self._store, self._record.name, record.name, result)
         failures = 0
         while True:
             code, reason = self._attempt(stage, record, resolved)

@@ -41,19 +41,27 @@ def find_record(folder: Path, store: ArtifactStore | None, run: str) -> RunRecor
 
     Raises UnreadableRecord if this version of editr1 cannot read the record.
     """
+    found = find_record_and_store(folder, store, run)
+    return found[0] if found else None
+
+
+def find_record_and_store(
+    folder: Path, store: ArtifactStore | None, run: str
+) -> tuple[RunRecord, ArtifactStore] | None:
+    """Return what :func:`find_record` returns, and the store that contains it."""
     for opened in _stores(folder, store):
         if (record := load_record(opened, run)) is not None:
-            return _with_missing(refreshed(record, opened), opened)
+            return _with_missing(refreshed(record, opened), opened), opened
     return None
 
 
 def _with_missing(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """Add the missing items of partial results to a record that the operator wrote.
+    """Update the missing items in a record.
 
-    The status of an EditRun, from which the operator writes the record, does not contain them.
+    The operator does not write them, and a partial result may have been accepted after the record was written.
     """
     for stage in record.stages.values():
-        if stage.state is State.DONE and stage.kind in (Kind.CURATE, Kind.EVALUATE) and not stage.missing:
+        if stage.state is State.DONE and stage.kind in (Kind.CURATE, Kind.EVALUATE):
             try:
                 result = load_result(store, record.name, stage.name, stage.key)
             except ConfigError as error:

@@ -38,14 +38,11 @@ class Decision:
     delay: float = 0.0
 
 
-def before_start(has_result: bool, is_partial: bool = False) -> Decision:
+def before_start(has_result: bool) -> Decision:
     """Decide whether to start or skip a stage whose inputs are available.
 
-    A stage with a partial result is started again, once per invocation, because the server that failed may have been
-    repaired. The stage only requests the missing items.
+    ``has_result``: whether :func:`editr1.runs.partial.result_to_reuse` found a result.
     """
-    if has_result and is_partial:
-        return Decision(NextStep.START, "the result is partial: the missing items are requested again")
     if has_result:
         return Decision(NextStep.SKIP, "up to date: a result for the same inputs, settings and seed exists")
     return Decision(NextStep.START)

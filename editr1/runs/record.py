@@ -48,17 +48,34 @@ class Missing(_Record):
     """Number of items by step and cause, such as ``{"decompose: RequestRefused": 3}``."""
     total: int = 0
     """Total number of items in the steps of ``causes``."""
+    asked: int = Field(default=1, ge=1)
+    """Number of consecutive invocations of the stage that ended with the same causes."""
+    accepted: bool = False
+    """Whether a person has accepted the partial result (:func:`editr1.runs.partial.accept`)."""
 
     def __bool__(self) -> bool:
         return bool(self.causes)
 
-    def sentence(self, stage: str) -> str:
-        """Return one line that states which items are missing in the result of ``stage``, and how to request them again."""
+    def sentence(self, stage: str, run: str = "") -> str:
+        """Return one line that states which items are missing in the result of ``stage``, and what to do.
+
+        ``run`` is the name of the run.
+        """
         causes = ", ".join(f"{cause}: {number}" for cause, number in self.causes.items())
+        what = f"{stage}: {sum(self.causes.values())} of {self.total} items have no usable model answer ({causes})"
+        if self.accepted:
+            return f"{what}; this result was accepted"
+        command = f"editr1 runs accept {run} {stage}" if run else "editr1 runs accept"
+        if self.asked == 1:
+            return f"{what}; repeat the command to request them again, or accept the result with: {command}"
         return (
-            f"{stage}: {sum(self.causes.values())} of {self.total} items have no usable model answer ({causes});"
-            " repeat the command to request them again"
+            f"{what}; they were requested in {self.asked} invocations with the same outcome; correct the cause and repeat the command,"
+            f" or accept the result with: {command}"
         )
+
+    def after(self, previous: Missing) -> Missing:
+        """Return a copy whose ``asked`` continues the count of the previous invocation if it ended with the same causes."""
+        return self.model_copy(update={"asked": previous.asked + 1}) if self.causes == previous.causes else self
 
 
 class StageResult(_Record):
@@ -68,7 +85,8 @@ class StageResult(_Record):
     outputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     missing: Missing = Field(default_factory=Missing)
-    """Items that a later invocation should request again. Other stages may use the outputs of a partial result."""
+    """Items that a later invocation should request again (:mod:`editr1.runs.partial`). Other stages may use the outputs of
+    a partial result."""
     asked_again: bool = False
     """Whether the stage was started again after this partial result, which its next result replaces."""
 
@@ -241,7 +259,8 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
     """Return the result of a stage whose outputs are all in the store; None if it is not done or an output is missing.
 
     The artifacts of a finished run may have been removed from the store. The stage then has to run again. A damaged
-    result is ignored with a warning. A partial result is returned until :func:`ask_again` is called for it.
+    result is ignored with a warning. A partial result is returned until an invocation starts the stage again
+    (:func:`editr1.runs.partial.result_to_reuse`).
     """
     try:
         result = load_result(store, run, stage, key)
@@ -261,12 +280,6 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
             )
             return None
     return result
-
-
-def ask_again(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
-    """Mark a partial result in the store, so that the stage counts as not done until it commits its next result."""
-    marked = result.model_copy(update={"asked_again": True})
-    save_result(store, run, stage, marked)
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.next_step import service_of, startable
+from editr1.runs.partial import is_partial
 from editr1.runs.record import RunRecord, State, load_complete_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
@@ -29,6 +31,7 @@ from editr1.serving.identity import RewardIdentity, ask_identity, reward_identit
 
 AskIdentity = Callable[..., RewardIdentity]
 """Type of :func:`editr1.serving.identity.ask_identity`."""
+log = logging.getLogger("editr1.runs")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -77,6 +80,8 @@ def resolve_reference(
         if output not in result.outputs:
             known = ", ".join(result.outputs) or "none"
             raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; its outputs: {known}")
+        if is_partial(result):
+            log.warning("%s: the input is a partial result: %s", where, result.missing.sentence(stage, run))
         return result.outputs[output]
     if reference.scheme is Scheme.HUB:
         return f"hub:{_commit_of(reference.target, where)}"
@@ -203,7 +208,10 @@ def identity_at(
 
 
 def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
-    """Return True if every stage of ``spec`` is done in ``record`` and has a result for its current key."""
+    """Return True if every stage of ``spec`` is done in ``record`` and has a result for its current key.
+
+    A partial result that nobody has accepted does not count (:mod:`editr1.runs.partial`).
+    """
     outputs: dict[str, dict[str, str]] = {}
     while ready := startable(spec.spec.stages, outputs.keys()):
         stage, known = ready[0], record.stages.get(ready[0].name)
@@ -214,7 +222,7 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
         except (ConfigError, UnusableModel):  # An input no longer exists or is damaged.
             return False
         result = load_complete_result(store, spec.metadata.name, stage.name, resolved.key)
-        if result is None or known.key != resolved.key:
+        if result is None or is_partial(result) or known.key != resolved.key:
             return False
         outputs[stage.name] = result.outputs
     return True

@@ -23,7 +23,9 @@ def summary(record: RunRecord, data: ReportData) -> tuple[SummaryLine, ...]:
         "How good it is": _quality(data),
         "How certain the results are": _certainty(data),
         "What the run cost": _cost(record, data),
-        "What is missing": " ".join(f"{s.missing.sentence(s.name)}." for s in record.stages.values() if s.missing),
+        "What is missing": " ".join(
+            f"{s.missing.sentence(s.name, record.name)}." for s in record.stages.values() if s.missing
+        ),
     }
     return tuple(SummaryLine(title=title, text=text) for title, text in lines.items() if text)
 

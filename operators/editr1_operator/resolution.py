@@ -11,6 +11,7 @@ from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, Sta
 from editr1.launch.kubernetes.values import release_name
 from editr1.runs.kinds import KINDS
 from editr1.runs.next_step import overdue
+from editr1.runs.partial import result_to_reuse
 from editr1.runs.record import StageResult, load_complete_result
 from editr1.runs.resolve import HubUnreachable, full_config, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
@@ -67,7 +68,9 @@ class Resolver:
                 )
             else:
                 release = release_name(self.run.metadata.name, stage.name)
-                self._load(stage, resolved.key)
+                # This is called once per stage of an EditRun, because the key is then in its status.
+                run = self.run.metadata.name
+                self.results[stage.name] = result_to_reuse(settings.store, run, stage.name, resolved.key)
         except HubUnreachable:
             raise
         except RewardUnreachable as error:

@@ -114,7 +114,8 @@ def test_command_asks_again_only_for_refused_items_until_all_are_answered(
 
     same = curate(proxy, folder).stages["curate"]
     assert set(proxy.seen) == proxy.refused and len(proxy.seen) == NUM_REFUSED
-    assert (same.outputs, same.missing) == (partial.outputs, partial.missing)
+    assert (same.outputs, same.missing) == (partial.outputs, partial.missing.model_copy(update={"asked": 2}))
+    assert "they were requested in 2 invocations with the same outcome" in capsys.readouterr().err
 
     proxy.is_broken = False
     repaired = curate(proxy, folder).stages["curate"]

@@ -12,8 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from editr1.artifacts import open_store
+from editr1.cli.view import RunView
+from editr1.config.store import store_at
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair
+from editr1.launch.single_stage import run_single_stage
+from editr1.runs.kinds import Kind
+from editr1.runs.record import StageRecord, load_record
+from editr1.runs.spec import StageSpec
 from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import generate_cases
 from editr1.shapes.labeller_server import labeller_server
@@ -22,12 +29,35 @@ CASES = generate_cases(4, 0, "public", with_principles=True)
 RATINGS = {"two images": [6, 5], "one image": [8, 9]}
 
 
+class JudgeServer(ThreadingHTTPServer):
+    """Stand-in for a VLM judge. It refuses the first ``num_refused`` different requests for ratings of two images until it is repaired."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Judge)
+        self.num_refused = 0
+        self.refused: set[str] = set()
+        self.seen: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
 class Judge(BaseHTTPRequestHandler):
-    """Stand-in for a VLM judge whose fixed ratings depend only on the number of images."""
+    """The handler of :class:`JudgeServer`. Its fixed ratings depend only on the number of images."""
+
+    server: JudgeServer
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         parts = body["messages"][-1]["content"]
+        text = json.dumps(body["messages"])
+        self.server.seen.append(text)
+        if len(self.server.refused) < self.server.num_refused:
+            self.server.refused.add(text)
+        if self.server.num_refused and text in self.server.refused:
+            self.send_error(400, "this image is not allowed")
+            return
         num_images = sum(part["type"] == "image_url" for part in parts)
         ratings = RATINGS["two images" if num_images == 2 else "one image"]
         reply = json.dumps({"choices": [{"message": {"content": json.dumps({"score": ratings, "reasoning": "seen"})}}]})
@@ -42,10 +72,10 @@ class Judge(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+def judge() -> Iterator[JudgeServer]:
+    server = JudgeServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
+    yield server
     server.shutdown()
 
 
@@ -83,12 +113,12 @@ def write_sets(folder: Path) -> None:
     write_table(folder / "cases" / "cases.parquet", CASES, EditCase)
 
 
-def test_public_benchmarks_are_reported_as_tables(tmp_path: Path, judge: str) -> None:
+def test_public_benchmarks_are_reported_as_tables(tmp_path: Path, judge: JudgeServer) -> None:
     write_sets(tmp_path)
     with labeller_server() as oracle:
         public = {
             "labeller": {
-                "endpoints": {"default": {"base_url": oracle}, "judge": {"base_url": judge}},
+                "endpoints": {"default": {"base_url": oracle}, "judge": {"base_url": judge.url}},
                 "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
             },
             "judge": {"endpoint": "judge", "model": "any"},
@@ -126,3 +156,45 @@ def test_public_benchmarks_are_reported_as_tables(tmp_path: Path, judge: str) ->
     assert ratings["O, mean over types"]["value"] == pytest.approx(40**0.5)
     written = next((tmp_path / "run").rglob("editscore-*/cases.parquet"))
     assert pq.read_table(written).num_rows == len(CASES)
+
+
+def evaluate(folder: Path, judge: JudgeServer) -> StageRecord:
+    """Run the same ``editr1 evaluate`` on GEdit-Bench, and return the record of its stage."""
+    judge.seen.clear()
+    public = {"labeller": {"endpoints": {"default": {"base_url": judge.url}}}, "judge": {"model": "any"}}
+    stage = StageSpec(
+        name="evaluate",
+        kind=Kind.EVALUATE,
+        inputs={name: f"path:{folder / name}" for name in ("cases", "gedit")} | {"before": "builtin:shapes-editor"},
+        config={
+            "max_failed_fraction": 0.5,
+            "resolution": 32,
+            "ground_truth": "shapes",
+            "bootstrap_samples": 100,
+            "public": public,
+        },
+    )
+    out = folder / "run"
+    run_single_stage(stage, seed=0, folder=out, store=None, command="c", observer=RunView(), should_stop=lambda: False)
+    record = load_record(open_store(store_at((out / "store").as_uri())), out.name)
+    assert record is not None
+    return record.stages["evaluate"]
+
+
+def test_same_command_asks_the_judge_only_for_the_edits_that_it_refused(tmp_path: Path, judge: JudgeServer) -> None:
+    write_sets(tmp_path)
+    judge.num_refused = 1
+    partial = evaluate(tmp_path, judge)
+    assert partial.missing.causes == {"GEdit-Bench, editor before RL: refused": 1}
+    assert partial.missing.total == len(CASES)
+    first = set(judge.seen)
+
+    judge.num_refused = 0
+    repaired = evaluate(tmp_path, judge)
+    assert not repaired.missing and judge.refused <= set(judge.seen)
+    assert first & set(judge.seen) <= judge.refused, "an answer was requested again"
+    assert len(first | set(judge.seen)) == 2 * len(CASES)
+    written = json.loads((tmp_path / "run/outputs/evaluation/evaluation.json").read_text())
+    assert [(table["num_edits"], table["failures"]) for table in written["benchmarks"]] == [(len(CASES), {})]
+
+    assert len(evaluate(tmp_path, judge).attempts) == len(repaired.attempts) and not judge.seen

@@ -80,11 +80,16 @@ class EditRuns:
         """Return every run in the namespace, oldest first."""
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
-    def apply(self, spec: RunSpec, annotations: Mapping[str, str], *, replace: bool = False) -> bool:
+    def apply(
+        self, spec: RunSpec, annotations: Mapping[str, str], *, replace: bool = False, is_partial: bool = False
+    ) -> bool:
         """Create the run.
 
         A failed run with the same name and spec is replaced. With ``replace``, any run with the same name that has
-        ended is replaced. Returns False if an identical run already exists and has not failed.
+        ended is replaced. ``is_partial`` states whether a stage of the run has a partial result. In this case, the run
+        is replaced once it is done, so that the operator starts the stage again (:mod:`editr1.runs.partial`).
+
+        Returns False if an identical run already exists and is not replaced.
 
         Raises:
             ClusterError: a run with the same name and a different spec exists, or the cluster rejects the run.
@@ -93,7 +98,8 @@ class EditRuns:
         existing = self.get(name)
         if existing is not None:
             same = _same_except_suspend(existing.spec, spec.spec)
-            if same and existing.status.state is not RunState.FAILED:
+            state = existing.status.state
+            if same and state is not RunState.FAILED and not (is_partial and state is RunState.DONE):
                 return False
             if not same and not (replace and existing.has_ended):
                 remedy = "" if existing.has_ended else f", or delete the existing run with: editr1 cancel {name}"

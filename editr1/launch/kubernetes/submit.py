@@ -20,6 +20,7 @@ from editr1.config.loader import ConfigError, load_settings, validate
 from editr1.launch.checkout import git_patch, git_revision
 from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
 from editr1.launch.kubernetes.connect import Connection, cluster_store, store_config
+from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.reward_model import with_reward
@@ -29,9 +30,21 @@ from editr1.launch.origin import machine, versions
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.name_in_use import NameInUse, stage_differences
-from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record, submitted_stage
+from editr1.runs.partial import is_partial, result_to_reuse
+from editr1.runs.record import (
+    RunRecord,
+    StageRecord,
+    State,
+    load_complete_result,
+    load_record,
+    record_key,
+    save_record,
+    submitted_stage,
+)
 from editr1.runs.resolve import ResolvedStage, resolve_job
 from editr1.runs.spec import StageSpec
+
+UNINSTALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -119,8 +132,9 @@ def render(
 def submit(submission: Submission, connection: Connection, command: str, *, replace: bool = False) -> Submission:
     """Let the API server validate all objects, write the record of the run, and install the release.
 
-    If a release with this name already runs the same job, nothing is installed. With ``replace``, an existing record
-    with different settings or inputs is replaced.
+    If a release with this name already runs the same job, nothing is installed. If that job has ended with a partial
+    result, its release is installed again (:mod:`editr1.runs.partial`). With ``replace``, an existing record with
+    different settings or inputs is replaced.
 
     Raises:
         ConfigError: a release with this name runs another job, the API server rejects an object, or Helm fails.
@@ -131,17 +145,21 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     known = load_record(store, job.run, ignore_unreadable=replace)
     stage = known.stages.get(job.stage) if known else None
     if name in connection.helm.releases(api.target):
-        if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
+        phase = state_of(api.release(name)).phase
+        if stage is None or stage.key != job.key or phase is Phase.MISSING:
+            raise ConfigError(
+                f"release {name!r} already exists and runs another job;"
+                f" choose another --name, or cancel that job with: editr1 cancel {name}"
+            )
+        if phase is not Phase.SUCCEEDED or not _is_partial(store, job):
             return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
-        raise ConfigError(
-            f"release {name!r} already exists and runs another job;"
-            f" choose another --name, or cancel that job with: editr1 cancel {name}"
-        )
+        _uninstall(name, connection)
     if known and stage and stage.key and not replace:
         lines = stage_differences(stage, _stage_record(submission), (known.seed, job.seed))
         if stage.key != job.key and lines:
             raise NameInUse(job.run, lines, store.url)
     api.dry_run(submission.objects)
+    result_to_reuse(store, job.run, job.stage, job.key)  # marks a partial result, so that the pod asks again
     _write_record(store, submission, command, known)
     connection.helm.install(chart_of(submission.kind), name, api.target, submission.values)
     return submission
@@ -198,6 +216,23 @@ def _reward_endpoints(model: GrpoValues, name: str, namespace: str) -> RewardEnd
     if not urls:
         raise ConfigError(f"{name}: reward: missing; set reward.release or reward.urls")
     return RewardEndpoints(urls, model.reward.digest or None)
+
+
+def _is_partial(store: ArtifactStore, job: StageJob) -> bool:
+    result = load_complete_result(store, job.run, job.stage, job.key)
+    return result is not None and is_partial(result)
+
+
+def _uninstall(name: str, connection: Connection) -> None:
+    """Uninstall a release whose job has ended, and wait until its pods no longer exist."""
+    connection.helm.uninstall(name, connection.api.target)
+    end = time.monotonic() + UNINSTALL_SECONDS
+    while connection.api.pods(name):
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"pods of release {name!r} still exist {UNINSTALL_SECONDS:.0f} s after it was uninstalled; repeat the command later"
+            )
+        time.sleep(1.0)
 
 
 def _stage_record(submission: Submission) -> StageRecord:

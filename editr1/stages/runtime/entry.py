@@ -19,6 +19,7 @@ from editr1.parallel.context import DistributedContext
 from editr1.parallel.heartbeat import start_heartbeat
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.partial import count_invocations
 from editr1.runs.record import StageResult, load_complete_result, save_result
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
@@ -103,14 +104,13 @@ def _run(body: Body, job: StageJob) -> int:
             metrics = body(context)
             if context.is_main and not service:
                 context.save_progress()
-                result = StageResult(
-                    key=job.key, outputs=context.outputs, metrics=_finite(metrics), missing=context.missing
-                )
+                missing = count_invocations(context.store, job.run, job.stage, job.key, context.missing)
+                result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics), missing=missing)
                 save_result(context.store, job.run, job.stage, result)
                 context.publisher.done()
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
                 if result.missing:
-                    log.warning("%s", result.missing.sentence(job.stage))
+                    log.warning("%s", result.missing.sentence(job.stage, job.run))
         return ExitCode.DONE
     except ModuleNotFoundError:
         raise

@@ -17,7 +17,8 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
-from editr1.runs.record import RunRecord, save_record
+from editr1.runs.partial import accept
+from editr1.runs.record import Missing, RunRecord, StageRecord, StageResult, State, save_record, save_result
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
 
 SPEC = RunSpec(
@@ -40,6 +41,9 @@ class FakeNamespace:
 
     def get(self, _kind: str, _name: str) -> dict[str, Any] | None:
         return self.created
+
+    def delete(self, _kind: str, _name: str) -> None:
+        self.created = None
 
     def create(self, body: dict[str, Any]) -> None:
         meta = {**body["metadata"], "creationTimestamp": "2026-01-01T00:00:00Z"}
@@ -96,3 +100,22 @@ def test_followed_run_returns_the_record_that_the_operator_wrote(
     again = submit(monkeypatch, tmp_path, api)
     assert again is not None and not again.any_started, "the run had already ended"
     assert (tmp_path / "run" / "spans.jsonl").exists()
+
+
+def test_same_command_creates_a_finished_run_with_a_partial_result_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeNamespace([], {"state": "Done", "stages": [{"name": "curate", "kind": "curate", "state": "Done"}]})
+    store = open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+    submit(monkeypatch, tmp_path, api, detach=True)
+    stage = StageRecord(name="curate", kind="curate", key="k", state=State.DONE)
+    record = RunRecord(name="quick", seed=0, created=0.0, stages={"curate": stage})
+    save_record(store, record)
+    result = StageResult(key="k", missing=Missing(causes={"think: UnreadableAnswer": 1}, total=2))
+    save_result(store, "quick", "curate", result)
+    capsys.readouterr()
+    submit(monkeypatch, tmp_path, api, detach=True)
+    assert "created run quick" in capsys.readouterr().err
+    accept(store, record, "curate")
+    submit(monkeypatch, tmp_path, api, detach=True)
+    assert "attached to run quick" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from editr1.launch.job_builder import JobContext, build_job
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.local.lock import inherited_lock
 from editr1.launch.orchestrator import GRACE_SECONDS, RunStopped, StageFailed
+from editr1.runs.partial import accept
 from editr1.runs.record import State, load_record
 from editr1.runs.resolve import is_complete
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
@@ -59,7 +60,7 @@ def test_stage_with_a_partial_result_runs_once_per_command_until_it_is_complete(
     assert first.state is State.DONE and started(watcher) == ["curate", "sft", "serve", "grpo"]
     assert first.stages["curate"].missing.sentence("curate") == (
         "curate: 1 of 3 items have no usable model answer (decompose: RequestRefused: 1); repeat the command to"
-        " request them again"
+        " request them again, or accept the result with: editr1 runs accept"
     )
     second, _, watcher = scripted(spec(model), curate=plan)
     assert second.state is State.DONE and started(watcher) == ["curate"]
@@ -69,6 +70,16 @@ def test_stage_with_a_partial_result_runs_once_per_command_until_it_is_complete(
     assert third.stages["curate"].outputs != first.stages["curate"].outputs
     _, any_started, watcher = scripted(spec(model), curate=plan)
     assert not any_started and not started(watcher)
+
+
+def test_accepted_partial_result_is_up_to_date(scripted: Any, model: str, tmp_path: Path) -> None:
+    first, _, _ = scripted(spec(model), curate=["partial"])
+    store = open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri()))
+    assert not is_complete(spec(model), first, store)
+    accept(store, first, "curate")
+    again, any_started, _ = scripted(spec(model), curate=["partial"])
+    assert not any_started and again.stages["curate"].missing.accepted
+    assert is_complete(spec(model), again, store)
 
 
 def test_failed_repetition_does_not_make_a_partial_result_complete(scripted: Any, model: str) -> None:

@@ -15,11 +15,11 @@ from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.name_in_use import stated_settings
-from editr1.runs.record import RunRecord, save_record
+from editr1.runs.record import Missing, RunRecord, StageResult, save_record, save_result
 from editr1.runs.spec import Metadata, RunBody, RunSpec, StageSpec
 from editr1.serving.identity import RewardUnreachable
 from editr1_operator import jobs, reconcile
-from editr1_operator.actions import Resolve
+from editr1_operator.actions import LoadResult, Resolve
 from editr1_operator.cache import Cache
 from editr1_operator.reconcile import Reconciler
 from editr1_operator.resolution import Resolver
@@ -162,3 +162,31 @@ def test_reward_servers_that_do_not_answer_are_waited_for_until_the_timeout(tmp_
     run = run.model_copy(update={"spec": RunBody(stages=[stated])})
     found = Resolver(run, settings, 161.0, unanswered).apply(Resolve("grpo"), status).stage_of("grpo")
     assert found is not None and found.key and json.loads(found.reward)["model"] == model
+
+
+def test_new_edit_run_starts_a_stage_with_a_partial_result_again_once(tmp_path: Path) -> None:
+    store = open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+    body = RunBody(stages=[StageSpec(name="data", kind="curate")])
+    run = RunSpec(api_version="editr1.dev/v1alpha1", kind="EditRun", metadata=Metadata(name="quick"), spec=body)
+    settings: Any = SimpleNamespace(store=store, cluster=ClusterConfig(resolve_images=False))
+
+    def commit(key: str, missing: Missing) -> None:
+        save_result(store, "quick", "data", StageResult(key=key, missing=missing))
+
+    def first_look() -> tuple[Resolver, RunStatus]:
+        resolver = Resolver(run, settings, 1.0)
+        return resolver, resolver.apply(Resolve("data"), RunStatus(stages=[StageStatus(name="data", kind="curate")]))
+
+    _, resolved = first_look()
+    key = resolved.stages[0].key
+    commit(key, Missing(causes={"think: UnreadableAnswer": 1}, total=2))
+    for _ in range(2):  # an operator that is restarted before it writes the status looks again
+        resolver, resolved = first_look()
+        assert resolver.results == {"data": None}
+    commit(key, Missing(causes={"think: UnreadableAnswer": 1}, total=2))
+    resolver = Resolver(run, settings, 2.0)
+    resolver.apply(LoadResult("data"), resolved)
+    assert resolver.results["data"] is not None, "the attempt of this EditRun ended with the same outcome"
+    commit(key, Missing())
+    resolver, _ = first_look()
+    assert resolver.results["data"] is not None

@@ -18,12 +18,6 @@ def test_stage_with_a_result_is_skipped() -> None:
     assert before_start(has_result=False).action is NextStep.START
 
 
-def test_stage_with_a_partial_result_is_started_again() -> None:
-    decision = before_start(has_result=True, is_partial=True)
-    assert decision.action is NextStep.START and "partial" in decision.reason
-    assert before_start(has_result=False, is_partial=True).action is NextStep.START
-
-
 @pytest.mark.parametrize(
     ("code", "result", "failures", "retries", "action"),
     [

@@ -58,6 +58,16 @@ def test_apply_attaches_to_an_identical_run_and_rejects_a_different_spec() -> No
         runs.apply(spec(seed=4), {})
 
 
+def test_finished_run_with_a_partial_result_is_created_again() -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    assert not runs.apply(spec(), {}, is_partial=True), "the run has not ended"
+    api.set_status("r", state=RunState.DONE)
+    assert not runs.apply(spec(), {}) and api.created == 1
+    assert runs.apply(spec(), {}, is_partial=True) and api.created == 2
+
+
 def test_run_with_other_settings_is_replaced_only_on_request_and_once_it_has_ended() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
