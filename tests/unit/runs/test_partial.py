@@ -67,7 +67,7 @@ def test_accepted_result_is_reused_also_after_a_failed_repetition(store: Artifac
     record = save(store)
     result_to_reuse(store, "r", "curate", "k")
     text = CliRunner().invoke(app, ["runs", "accept", "r", "curate", "--store", str(tmp_path)])
-    assert text.exit_code == 0 and "3 of 12 items have no usable answer" in text.output
+    assert text.exit_code == 0 and "3 of 12 items have no usable model answer" in text.output
     assert "this result was accepted" in text.output
     reused = result_to_reuse(store, "r", "curate", "k")
     assert reused is not None and reused.missing.accepted and not has_partial_result(store, record)

@@ -50,7 +50,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, store: ArtifactStore) -> Cluster:
-    monkeypatch.setattr(submit_module, "cluster_store", lambda config, url: store)
+    monkeypatch.setattr(submit_module, "cluster_store", lambda config, url, wait=False: store)
     monkeypatch.setattr(submit_module, "state_of", lambda phase: SimpleNamespace(phase=phase))
     monkeypatch.setattr(submit_module, "image_of", lambda objects: "image")
     return Cluster()
