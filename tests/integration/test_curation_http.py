@@ -359,7 +359,7 @@ def test_candidate_whose_case_differs_is_reported_before_any_request(tables, tmp
     other = rows[4].case.model_copy(update={"instruction": "make everything blue"})
     rows[4] = rows[4].model_copy(update={"case": other})
     write_table(tmp_path / "candidates.parquet", rows, Quadruple)
-    with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*another instruction or image"):
+    with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*a different instruction or image"):
         curate(
             config("http://127.0.0.1:9/v1"), cases=tables[0], candidates=tmp_path / "candidates.parquet", out=tmp_path
         )

@@ -168,8 +168,8 @@ def test_pod_stopped_before_its_stage_starts_exits_with_code_terminated(tmp_path
     keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b"}
     process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None
-    while "retrying in" not in (line := process.stdout.readline()):
-        assert line, "the pod exited before it retried the store"
+    while "waiting for the store" not in (line := process.stdout.readline()):
+        assert line, "the pod exited before it waited for the store"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     # Without a handler, SIGTERM would end the process with -15 here, and would be ignored by PID 1 of a container.

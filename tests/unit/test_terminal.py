@@ -51,10 +51,7 @@ def test_console_prints_lines_cells_titles_and_styled_parts_literally() -> None:
 
 def test_log_lines_are_literal(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
-    try:
-        logging.getLogger("editr1.test").warning("the server answered %s", HOSTILE)
-    finally:
-        logging.basicConfig(force=True)
+    logging.getLogger("editr1.test").warning("the server answered %s", HOSTILE)
     assert SHOWN in capsys.readouterr().err
 
 
