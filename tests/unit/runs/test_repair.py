@@ -89,7 +89,7 @@ def test_every_kind_of_damage_is_reported_and_moved_aside(store: ArtifactStore, 
 
     shown = repair(tmp_path, "r", "--json")
     assert shown.exit_code == 5
-    listed = json.loads(shown.output)
+    listed = json.loads(shown.stdout)
     assert {item["path"]: item["kind"] for item in listed} == expected
     assert all(item["problem"] and item["consequence"] and item["moved_to"] is None for item in listed)
     text = repair(tmp_path, "r")
@@ -99,7 +99,7 @@ def test_every_kind_of_damage_is_reported_and_moved_aside(store: ArtifactStore, 
 
     done = repair(tmp_path, "r", "--yes", "--json")
     assert done.exit_code == 0
-    moved = {item["path"]: item["moved_to"] for item in json.loads(done.output)}
+    moved = {item["path"]: item["moved_to"] for item in json.loads(done.stdout)}
     after = files(tmp_path)
     assert after == {moved.get(name, name): data for name, data in before.items()}
     assert repair(tmp_path, "r").exit_code == 5  # the output of curate is missing until the stage runs again
@@ -127,7 +127,7 @@ def commit_again(store: ArtifactStore, tmp_path: Path, kind: str) -> str:
 )
 def test_other_damaged_records_are_reported(store: ArtifactStore, tmp_path: Path, key: str, kind: str) -> None:
     store.put_record(key, b"\x00\xff")
-    (item,) = json.loads(repair(tmp_path, "r", "--json").output)
+    (item,) = json.loads(repair(tmp_path, "r", "--json").stdout)
     assert (item["kind"], item["path"]) == (kind, f"records/{key}")
     assert repair(tmp_path, "r", "--yes").exit_code == 0
     assert store.get_record(key) is None
@@ -138,7 +138,7 @@ def test_artifact_of_no_run_is_checked_with_the_whole_store(store: ArtifactStore
     name = damage_file(tmp_path, b"import photos")
     assert repair(tmp_path, "r").exit_code == 0
     whole = CliRunner().invoke(app, ["runs", "repair", "--store", store.url, "--json"])
-    assert whole.exit_code == 5 and [item["path"] for item in json.loads(whole.output)] == [name]
+    assert whole.exit_code == 5 and [item["path"] for item in json.loads(whole.stdout)] == [name]
 
 
 def test_record_of_a_newer_version_is_not_moved(store: ArtifactStore, tmp_path: Path) -> None:
