@@ -57,7 +57,7 @@ class OperatorOptions:
 def run_by_operator(
     target: ClusterConfig, spec: RunSpec, store: StoreConfig, folder: Path, view: RunView, options: OperatorOptions
 ) -> OperatorRun | None:
-    """Submit a run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
+    """Submit a run to the operator in the cluster and follow it. Returns None if the cluster has no operator or must not use it.
 
     Args:
         target: settings of the cluster.
@@ -74,14 +74,21 @@ def run_by_operator(
         RunRejected: the operator rejected the run.
     """
     from editr1.artifacts import OutageWait, open_store
+    from editr1.config.loader import ConfigError
     from editr1.launch.kubernetes.connect import connect
     from editr1.launch.kubernetes.editruns import EditRuns, follow
     from editr1.runs.reuse import reuse_results
 
     connection = connect(target)
     runs, name = EditRuns(connection.api), spec.metadata.name
-    if not runs.is_installed():
-        _require_operator(options.detach)
+    if not target.use_operator or not runs.is_installed():
+        if options.detach:
+            raise ConfigError(_no_operator_for_detach(target))
+        if runs.is_installed() and runs.get(name) is not None:
+            raise ConfigError(
+                f"the EditRun {name!r} exists in namespace {connection.api.namespace}, so an operator may execute the same"
+                f" run; delete it with: editr1 cancel {name}"
+            )
         return None
     waiting = open_store(store, OutageWait(store.outage_seconds, report=view.run_waits))
     opened = waiting.without_waiting()
@@ -102,14 +109,13 @@ def run_by_operator(
     return OperatorRun(record=record, any_started=was_active and _any_attempt(runs, name))
 
 
-def _require_operator(detach: bool) -> None:
-    from editr1.config.loader import ConfigError
-
-    if detach:
-        raise ConfigError(
-            "--detach: the cluster has no Edit-R1 operator; install it with:"
-            " helm install editr1-operator charts/operator"
-        )
+def _no_operator_for_detach(target: ClusterConfig) -> str:
+    """Return the error message for --detach without an operator, which would have to execute the run."""
+    if not target.use_operator:
+        return "--detach needs the operator, but --no-operator (setting use_operator: false) excludes it; remove one of them"
+    return (
+        "--detach: the cluster has no Edit-R1 operator; install it with: helm install editr1-operator charts/operator"
+    )
 
 
 def _check_name(spec: RunSpec, store: ArtifactStore) -> None:

@@ -63,6 +63,12 @@ def run(
         bool,
         typer.Option("--detach", help="Submit the run to the operator in the cluster and exit without following it."),
     ] = False,
+    no_operator: Annotated[
+        bool,
+        typer.Option(
+            "--no-operator", help="Start the stages from this machine, even if the cluster has the Edit-R1 operator."
+        ),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the run file, its settings and its inputs.")
     ] = False,
@@ -80,7 +86,7 @@ def run(
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
     If the cluster has the Edit-R1 operator, the operator starts the stages, even after this command has exited.
-    Otherwise, this command starts the stages and has to keep running until the run has ended.
+    Otherwise, or with --no-operator, this command starts the stages and has to keep running until the run has ended.
 
     A run whose settings or inputs differ from those recorded under its name is rejected. In this case, choose another
     --name, or use --replace.
@@ -98,7 +104,9 @@ def run(
     with reporting():
         end_with_parent()
         if on is Backend.LOCAL:
-            _reject_cluster_options({"--detach": detach, "--cluster": cluster, "--namespace": namespace})
+            _reject_cluster_options(
+                {"--detach": detach, "--no-operator": no_operator, "--cluster": cluster, "--namespace": namespace}
+            )
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
         for note in check_inputs(spec, _local_store(spec, runs_dir / spec.metadata.name) if check else None, str(file)):
             echo(note)
@@ -108,7 +116,9 @@ def run(
             echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
             return
         if on is Backend.KUBERNETES:
-            target = load_cluster(cluster, cluster_overrides(namespace))
+            target = load_cluster(
+                cluster, [*cluster_overrides(namespace), *(["use_operator=false"] if no_operator else [])]
+            )
             opened = store_config(target, spec.spec.store)
         options = OperatorOptions(detach, replace, (spec.metadata.name,) if name else ())
         if name:

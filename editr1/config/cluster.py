@@ -25,6 +25,9 @@ class ClusterConfig(Settings):
     store_endpoint: str | None = None
     """Address of the S3 server as seen from this machine. Set it if pods use a different address (``store.endpoint``
     in ``values``)."""
+    use_operator: bool = True
+    """Let the operator in the cluster execute runs. If False, or if the cluster has no operator, ``editr1 run`` starts the
+    stages from this machine. Set it to False if another team's operator does not watch your namespace."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Helm chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -53,9 +53,9 @@ def test_missing_training_operator_is_reported(lab: Lab) -> None:
     with without(lab, "pytorchjobs.kubeflow.org", "pytorchjobs.kubeflow.org"):
         done = lab.editr1("doctor", check=False)
         assert done.returncode == 1
-        assert "install Kubeflow's training-operator 1.9 or newer" in " ".join(done.stdout.split())
+        assert "install Kubeflow's training-operator 1.9" in " ".join(done.stdout.split())
         output = lab.submit("curate", "untrained", {"config": SMALL_CURATION}, check=False)
-        assert "install Kubeflow's training-operator 1.9 or newer" in output
+        assert "install Kubeflow's training-operator 1.9" in output
         assert not lab.kubectl("get", "configmaps", "-l", "app.kubernetes.io/instance=untrained", "-o", "name")
     lab.submit("curate", "untrained", {"config": SMALL_CURATION}, "--follow")
     lab.editr1("cancel", "untrained")

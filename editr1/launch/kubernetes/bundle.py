@@ -6,10 +6,12 @@ import io
 import json
 import tarfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from editr1.artifacts import StoreError
+from editr1.errors import Editr1Error
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
 from editr1.launch.kubernetes.editruns import EditRuns
@@ -28,18 +30,25 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
     """
     edit_run = EditRuns(connection.api).get(run)
     jobs = connection.api.jobs(run) if edit_run else jobs_of(connection, run)
-    stages = [overview(connection, job) for job in jobs]
     files = {
-        "versions.json": json.dumps(versions(), indent=1),
-        "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.check}: {f.detail}" for f in examine(connection)),
-        "explain.txt": "\n".join(explain(stage) for stage in stages),
+        "versions.json": _text(lambda: json.dumps(versions(), indent=1)),
+        "doctor.txt": _text(lambda: _examined(connection)),
     }
     if edit_run is not None:
-        files["editrun.json"] = json.dumps(
-            redacted({"spec": edit_run.spec.model_dump(mode="json"), "status": edit_run.status.as_json()}), indent=1
+        spec, status = edit_run.spec, edit_run.status
+        files["editrun.json"] = _text(
+            lambda: json.dumps(redacted({"spec": spec.model_dump(mode="json"), "status": status.as_json()}), indent=1)
         )
-    for stage in stages:
-        files |= _stage_files(connection, stage)
+    explained = []
+    for job in jobs:
+        try:
+            stage = overview(connection, job)
+        except Exception as error:
+            explained.append(f"{job.name}: {_failure(error)}")
+        else:
+            explained.append(_text(partial(explain, stage)))
+            files |= _stage_files(connection, stage)
+    files["explain.txt"] = "\n".join(explained)
     with tarfile.open(target, "w:gz") as archive:
         for name, text in sorted(files.items()):
             data = redacted_text(text).encode()
@@ -49,20 +58,40 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
     return sorted(files)
 
 
+def _examined(connection: Connection) -> str:
+    return "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.check}: {f.detail}" for f in examine(connection))
+
+
 def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]:
-    head = stage.job.name
-    files = {f"{head}/objects.json": json.dumps(redacted(asdict(stage.release)), indent=1)}
-    job = connection.api.job_file(stage.job.name)
-    if job:
-        files[f"{head}/job.json"] = json.dumps(redacted(json.loads(job)), indent=1)
+    head, api = stage.job.name, connection.api
+    texts: dict[str, Callable[[], str]] = {
+        f"{head}/objects.json": lambda: json.dumps(redacted(asdict(stage.release)), indent=1),
+        f"{head}/job.json": lambda: json.dumps(redacted(json.loads(api.job_file(head) or "null")), indent=1),
+    }
     for pod in stage.release.pods:
         container = pod.main.name if pod.main else None
-        files[f"{head}/logs/{pod.name}.txt"] = connection.api.log(pod.name, container=container, tail=2000)
+        texts[f"{head}/logs/{pod.name}.txt"] = partial(api.log, pod.name, container=container, tail=2000)
+    files = {name: _text(action) for name, action in texts.items()}
     if stage.files is not None:
+        stored = stage.files
         try:
-            files |= {f"{head}/stored-logs/{name}.txt": text for name, text in stage.files.logs().items()}
-            attempts = [item.model_dump() for item in stage.files.attempts()]
-            files[f"{head}/attempts.json"] = json.dumps(attempts, indent=1)
-        except StoreError as error:
-            files[f"{head}/store-error.txt"] = str(error)
+            files |= {f"{head}/stored-logs/{name}.txt": text for name, text in stored.logs().items()}
+            files[f"{head}/attempts.json"] = json.dumps([item.model_dump() for item in stored.attempts()], indent=1)
+        except Exception as error:
+            files[f"{head}/store-error.txt"] = _failure(error)
     return files
+
+
+def _text(action: Callable[[], str]) -> str:
+    """Return the content of one file of the archive; a description of the failure if ``action`` fails.
+
+    An archive for a bug report is needed most when something unexpected is in the cluster, so nothing may end the command.
+    """
+    try:
+        return action()
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    return f"not available: {error if isinstance(error, Editr1Error) else f'{type(error).__name__}: {error}'}"

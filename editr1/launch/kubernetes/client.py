@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
@@ -27,6 +28,8 @@ RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
 """Connection timeout and read timeout, in seconds, of a request that streams a log. Each new line restarts the read timeout."""
 LOG_CHUNK_BYTES = 4096
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""File in a pod that contains the namespace of its ServiceAccount."""
 
 
 class KubernetesClient:
@@ -86,9 +89,9 @@ class KubernetesClient:
         found = self._unless_missing("GET", _resource(kind).path(namespace), query=list(query.items()))
         return list((found or {}).get("items", ()))
 
-    def get_path(self, path: str) -> Object | None:
+    def get_path(self, path: str, **query: str) -> Object | None:
         """Return the JSON object that the API serves under ``path``, or ``None`` if it serves nothing there."""
-        return self._unless_missing("GET", path)
+        return self._unless_missing("GET", path, query=list(query.items()))
 
     def create(self, kind: str, namespace: str, item: Object) -> Object:
         """Create an object and return it. If the object has ``metadata.generateName``, the API server chooses the name."""
@@ -305,7 +308,7 @@ def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
     try:
         if in_cluster:
             load_incluster_config(settings)
-            return settings, config.namespace or os.environ.get("EDITR1_NAMESPACE")
+            return settings, config.namespace or _own_namespace()
         load_kube_config(kubeconfig, context=config.context, client_configuration=settings)
         if config.namespace is not None:
             return settings, config.namespace
@@ -318,6 +321,14 @@ def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
         file = kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")
         cause = f"{type(error).__name__}: {root_cause(error)}"
         raise ClusterError(f"no cluster is configured: {file} is not a valid kubeconfig: {cause}; {remedy}") from None
+
+
+def _own_namespace() -> str | None:
+    """Return the namespace of the pod's ServiceAccount, which kubectl and helm use in a pod as well."""
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or None
+    except OSError:
+        return os.environ.get("EDITR1_NAMESPACE")
 
 
 def _resource(kind: str) -> Resource:

@@ -36,7 +36,10 @@ POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 DELETE_SECONDS = 120.0
 PICKUP_SECONDS = 15.0
-NO_OPERATOR = "no operator has started the run yet; check that the operator is running and watches this namespace"
+NO_OPERATOR = (
+    "no operator has started the run yet; editr1 doctor shows whether one watches this namespace. Without one, delete the run"
+    " with editr1 cancel, and start it with editr1 run --no-operator"
+)
 _ENDED = (RunState.DONE, RunState.FAILED)
 
 

@@ -68,7 +68,7 @@ def missing_kind(kind: str, version: str) -> str:
     The message states what to install.
     """
     hints = {
-        "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
+        "PyTorchJob": "install Kubeflow's training-operator 1.9",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",
         "PodMonitor": "install prometheus-operator, or set monitoring.podMonitor to false",
         "PrometheusRule": "install prometheus-operator, or set monitoring.rules to false",

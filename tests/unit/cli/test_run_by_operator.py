@@ -60,11 +60,17 @@ def signal_handlers() -> Iterator[None]:
 
 
 def submit(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, api: FakeNamespace, *, detach: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    api: FakeNamespace,
+    *,
+    detach: bool = False,
+    use_operator: bool = True,
 ) -> OperatorRun | None:
     monkeypatch.setattr("editr1.launch.kubernetes.connect.connect", lambda _config: SimpleNamespace(api=api))
     store = StoreConfig(url=(folder / "store").as_uri())
-    return run_by_operator(ClusterConfig(), SPEC, store, folder / "run", RunView(), OperatorOptions(detach=detach))
+    cluster, options = ClusterConfig(use_operator=use_operator), OperatorOptions(detach=detach)
+    return run_by_operator(cluster, SPEC, store, folder / "run", RunView(), options)
 
 
 def test_run_is_not_submitted_if_the_cluster_has_no_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,6 +79,17 @@ def test_run_is_not_submitted_if_the_cluster_has_no_operator(monkeypatch: pytest
     with pytest.raises(ConfigError, match="--detach: the cluster has no Edit-R1 operator"):
         submit(monkeypatch, tmp_path, api, detach=True)
     assert api.created is None
+
+
+def test_run_can_do_without_the_operator_of_the_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    api = FakeNamespace([], {})
+    assert submit(monkeypatch, tmp_path, api, use_operator=False) is None
+    assert api.created is None
+    with pytest.raises(ConfigError, match="--detach needs the operator"):
+        submit(monkeypatch, tmp_path, api, use_operator=False, detach=True)
+    submit(monkeypatch, tmp_path, api, detach=True)
+    with pytest.raises(ConfigError, match="an operator may execute the same run; delete it with: editr1 cancel quick"):
+        submit(monkeypatch, tmp_path, api, use_operator=False)
 
 
 def test_detached_run_is_created_and_not_followed(

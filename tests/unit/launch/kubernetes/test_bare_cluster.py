@@ -96,13 +96,85 @@ def test_doctor_reports_missing_components(bare: Connection) -> None:
 @pytest.mark.parametrize(
     ("version", "kind", "message"),
     [
-        ("kubeflow.org/v1", "PyTorchJob", "install Kubeflow's training-operator 1.9 or newer"),
+        ("kubeflow.org/v1", "PyTorchJob", "install Kubeflow's training-operator 1.9"),
         ("keda.sh/v1alpha1", "ScaledObject", "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none"),
     ],
 )
 def test_submit_reports_the_missing_operator(bare: Connection, version: str, kind: str, message: str) -> None:
     with pytest.raises(ClusterError, match=message):
         bare.api.dry_run([{"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}])
+
+
+EDITRUNS = {"resources": [{"name": "editruns", "kind": "EditRun"}]}
+
+
+def findings(connection: Connection) -> dict[str, Any]:
+    return {finding.check: finding for finding in examine(connection)}
+
+
+def test_trainer_2_is_told_apart_from_training_operator(bare: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "/apis/trainer.kubeflow.org", {"kind": "APIGroup"})
+    found = findings(bare)["training-operator (PyTorchJob v1)"]
+    assert not found.ok and "Kubeflow Trainer 2 is installed, but it has no PyTorchJobs" in found.detail
+
+
+def test_unexpected_objects_do_not_end_the_doctor(bare: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "/api/v1/nodes", {"items": [{"status": {"allocatable": {"nvidia.com/gpu": "all"}}}]})
+    monkeypatch.setitem(ANSWERS, "/api/v1/namespaces/lab/resourcequotas", {"items": [{"spec": 1}]})
+    found = findings(bare)
+    assert not found["GPUs"].ok and "not checked: 'all' is not a quantity" in found["GPUs"].detail
+    assert not found["quota"].ok and "not checked: KeyError" in found["quota"].detail
+    assert "trace collector" in found  # the last check
+
+
+def test_limits_that_a_quota_demands_are_a_warning(bare: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    quota = {"metadata": {"name": "team"}, "spec": {"hard": {"limits.memory": "1Ti"}}, "status": {}}
+    monkeypatch.setitem(ANSWERS, "/api/v1/namespaces/lab/resourcequotas", {"items": [quota]})
+    found = findings(bare)["quota team"]
+    assert not found.ok and not found.needed
+    assert "set values.resources.limits.memory in the cluster settings" in found.detail
+    bare.config.values["resources"] = {"limits": {"memory": "32Gi"}}
+    assert findings(bare)["quota team"].ok
+
+
+def test_resource_without_an_operator_is_reported(bare: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "/apis/editr1.dev/v1alpha1", EDITRUNS)
+    monkeypatch.setitem(ANSWERS, "/apis/apps/v1/deployments", {"items": []})
+    found = findings(bare)["operator (EditRun)"]
+    assert not found.ok and found.needed and "no operator watches namespace lab" in found.detail
+    assert "editr1 run --no-operator" in found.detail
+    object.__setattr__(bare.config, "use_operator", False)
+    assert findings(bare)["operator (EditRun)"].ok
+
+
+def test_collector_outside_of_the_cluster_is_not_looked_up(bare: Connection) -> None:
+    for endpoint in ("http://otel.example.com:4318", "http://collector.corp:4318"):
+        bare.config.values["telemetry"] = {"endpoint": endpoint}
+        found = findings(bare)["trace collector"]
+        assert found.ok and "outside the cluster" in found.detail
+    bare.config.values["telemetry"] = {"endpoint": "http://jaeger:4318"}
+    assert "Service jaeger does not exist in namespace lab" in findings(bare)["trace collector"].detail
+
+
+def test_pods_with_their_own_identity_need_no_secret(bare: Connection) -> None:
+    bare.config.values["store"] = {"secretName": ""}
+    assert "pods use their own identity" in findings(bare)["Secret of the store"].detail
+
+
+def test_namespace_inside_a_pod_is_that_of_the_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from editr1.launch.kubernetes import client
+
+    file = tmp_path / "namespace"
+    file.write_text("team-a\n")
+    monkeypatch.setattr(client, "SERVICE_ACCOUNT_NAMESPACE", file)
+    monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda _settings: None)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("EDITR1_NAMESPACE", "other")
+    assert open_namespace(ClusterConfig()).namespace == "team-a"
+    assert open_namespace(ClusterConfig(namespace="team-b")).namespace == "team-b"
+    file.unlink()
+    assert open_namespace(ClusterConfig()).namespace == "other"
 
 
 def test_doctor_reports_the_url_of_an_unreachable_cluster(tmp_path: Path) -> None:
