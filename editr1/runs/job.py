@@ -125,20 +125,27 @@ def make_workdir(job: StageJob) -> Path:
 
 
 def read_job() -> StageJob:
-    """Read the job of this process. Raises ConfigError if ``EDITR1_CONFIG`` is not the path of a valid job file."""
+    """Read the job of this process.
+
+    Raises:
+        ChangedJobFile: the file was written by the launcher of this process, and is damaged or does not exist any more.
+        ConfigError: ``EDITR1_CONFIG`` is not the path of a valid job file.
+    """
     path = os.environ.get(CONFIG_VARIABLE)
     if not path:
         raise ConfigError(f"{CONFIG_VARIABLE} is not set: set it to the path of the stage's job file")
+    # The launcher writes the file again before the next attempt. A file that a user wrote would be the same again.
+    damaged = ChangedJobFile if PARENT_VARIABLE in os.environ else ConfigError
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(
+        raise damaged(
             f"{path}: cannot be read: {error.strerror}; set {CONFIG_VARIABLE} to the path of a job file"
         ) from None
     try:
         content = load_checked(data)
     except ValueError as error:
-        raise (ChangedJobFile if isinstance(error, ChecksumMismatch) else ConfigError)(
+        raise (ChangedJobFile if isinstance(error, ChecksumMismatch) else damaged)(
             f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command "
             "that wrote the file (to edit the file by hand, remove its field 'checksum')"
         ) from None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from editr1.artifacts.export import remove_origin
 from editr1.data.rules import MAX_ASPECT_RATIO
 from editr1.editor.policies.components import load_pipeline
+from editr1.editor.policies.tokenizers import TokenizerStates
 
 MAX_SIDE = 1024
 """Square root of the maximum area, in pixels, of an edited image if no ``resolution`` is set."""
@@ -74,6 +75,7 @@ class EditorPolicy(ABC):
     def __init__(self, pipeline: Any, *, guidance: float = 2.5) -> None:
         self.pipeline = pipeline
         self.guidance = guidance
+        self._tokenizers = TokenizerStates(pipeline.components)
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 component.requires_grad_(False).eval()
@@ -173,6 +175,7 @@ class EditorPolicy(ABC):
 
     def save(self, folder: Path) -> None:
         """Write a complete pipeline folder with safetensors weights. diffusers can load it without this package."""
+        self._tokenizers.restore()
         self._write(folder)
         remove_origin(folder)
 

@@ -278,3 +278,19 @@ def test_saved_editor_does_not_depend_on_the_path_it_was_loaded_from(flux_folder
         files = sorted((tmp_path / f"{place}-out").rglob("*.json"))
         saved.append({path.relative_to(tmp_path / f"{place}-out"): path.read_bytes() for path in files})
     assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize("folder", ["flux_folder", "qwen_folder"])
+def test_saved_editor_does_not_depend_on_the_prompts_that_were_encoded(
+    folder: str, tmp_path: Path, make_image: MakeImage, request: pytest.FixtureRequest
+) -> None:
+    policy = load_policy(str(request.getfixturevalue(folder)))
+
+    def saved(name: str) -> dict[Path, bytes]:
+        policy.save(tmp_path / name)
+        return {file.relative_to(tmp_path / name): file.read_bytes() for file in (tmp_path / name).rglob("*.json")}
+
+    fresh = saved("fresh")
+    size = policy.working_size(make_image(1), 32)
+    policy.encode([make_image(1), make_image(2)], ["make it red", "remove"], size, size)
+    assert saved("used") == fresh

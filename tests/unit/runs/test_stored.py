@@ -9,7 +9,7 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.claim import newest_claim, take
-from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
+from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.record import (
     RunRecord,
     StageRecord,
@@ -169,3 +169,10 @@ def test_changed_byte_in_the_job_file_is_refused(tmp_path: Path, monkeypatch: py
         with pytest.raises(ConfigError, match=r"job\.json: the job file is damaged") as error:
             read_job()
         assert error.value.exit_code == code
+    # The launcher of a local stage writes the file again before the next attempt.
+    monkeypatch.setenv(PARENT_VARIABLE, "1")
+    for text in (changed, b"", b"\xff\xfe", None):
+        file.unlink() if text is None else file.write_bytes(text)
+        with pytest.raises(ConfigError, match=r"job\.json: (the job file is damaged|cannot be read)") as error:
+            read_job()
+        assert error.value.exit_code == 129
