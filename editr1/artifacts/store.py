@@ -127,6 +127,8 @@ class ArtifactStore:
     def manifest(self, digest: str) -> Manifest:
         """Read the manifest of the artifact ``digest``, which has the form ``sha256:<hex>``.
 
+        A missing or damaged manifest is read again before an exception is raised.
+
         Raises:
             ArtifactNotFound: the artifact does not exist.
             DigestMismatch: the stored manifest does not match the digest.
@@ -134,20 +136,8 @@ class ArtifactStore:
         """
         if not is_digest(digest):
             raise ArtifactNotFound(f"{self.url}: {digest!r} is not a digest; it must be sha256:<64 hex digits>")
-
-        def read() -> bytes:
-            try:
-                data = self.objects.get_bytes(manifest_key(digest))
-            except ArtifactNotFound:
-                raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
-            if digest_of(data) != digest:
-                raise DigestMismatch(
-                    f"{self.url}: {manifest_key(digest)}: the manifest is damaged: its bytes have the digest"
-                    f" {digest_of(data)}; store the artifact again, or restore this object from a backup"
-                )
-            return data
-
-        return parse_manifest(read_again(read, DigestMismatch), f"{self.url}: manifest {digest}")
+        data = read_again(lambda: self._manifest_bytes(digest), DigestMismatch, ArtifactNotFound)
+        return parse_manifest(data, f"{self.url}: manifest {digest}")
 
     def fetch(self, digest: str, dest: Path) -> Path:
         """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
@@ -228,8 +218,9 @@ class ArtifactStore:
             if current in seen:
                 continue
             seen[current] = None
-            with suppress(ArtifactNotFound):
-                parent = seen[current] = self.manifest(current)
+            with suppress(ArtifactNotFound):  # read only once, because ancestors are often in another store
+                data = read_again(partial(self._manifest_bytes, current), DigestMismatch)
+                parent = seen[current] = parse_manifest(data, f"{self.url}: manifest {current}")
                 queue += parent.parents
         return [manifest for manifest in seen.values() if manifest is not None]
 
@@ -250,6 +241,18 @@ class ArtifactStore:
     def list_records(self, prefix: str) -> builtins.list[str]:
         """Return the keys of the records that start with ``prefix``, sorted."""
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
+
+    def _manifest_bytes(self, digest: str) -> bytes:
+        try:
+            data = self.objects.get_bytes(manifest_key(digest))
+        except ArtifactNotFound:
+            raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
+        if digest_of(data) != digest:
+            raise DigestMismatch(
+                f"{self.url}: {manifest_key(digest)}: the manifest is damaged: its bytes have the digest"
+                f" {digest_of(data)}; store the artifact again, or restore this object from a backup"
+            )
+        return data
 
     def _replace_damaged(self, manifest: Manifest) -> None:
         """Rewrite the stored manifest if its bytes do not match its digest."""

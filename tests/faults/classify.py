@@ -57,7 +57,8 @@ class Evidence:
         allowed_steps: Steps that may be repeated after a restart.
         rerun: Stages that were complete before the fault, that the fault did not concern, and that ran again.
         left: Processes that were still running after the last command had ended.
-        refused: A service refused requests with an answer that says that a retry is useless, so that a permanent code is true.
+        refused: The reward service refused requests, or answered them wrongly again and again. A person has to look at it, so
+            that a permanent code is true.
         replaceable: The damaged file can be made again or an older one can be used, so that it must not block the run.
         names: Words of which an error message about a damaged file must contain at least one; empty if any message will do.
     """
@@ -120,7 +121,7 @@ def _succeeded(evidence: Evidence) -> Verdict:
         if first.code in STOP_CODES[evidence.stopped_by]:
             return Verdict(Outcome.RIGHT_AGAIN, f"stopped with {first.code}")
         return Verdict(Outcome.UNCLEAR_ERROR, f"{evidence.stopped_by} to the command gave code {first.code}")
-    if evidence.refused and first.code == ExitCode.REWARD_BUDGET:
+    if evidence.refused and first.code in (ExitCode.REWARD_BUDGET, ExitCode.CONFIG):
         return Verdict(Outcome.CLEAR_ERROR, f"code {first.code}: {last_error(first)}")
     if first.code is not None and 0 < first.code < 128:
         return Verdict(

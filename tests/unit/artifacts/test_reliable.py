@@ -107,6 +107,16 @@ def test_wrong_byte_in_one_answer_is_read_again(tmp_path: Path, folder: Path) ->
     assert list(store.list()) == []
 
 
+def test_manifest_that_one_answer_says_is_missing_is_read_again(tmp_path: Path, folder: Path) -> None:
+    objects = Faulty(tmp_path / "s")
+    store = store_with(objects)
+    manifest = store.commit(folder, kind="rows", stage="x")
+    objects.faults = {"get": [ArtifactNotFound("404")]}
+    assert store.manifest(manifest.digest) == manifest
+    with pytest.raises(ArtifactNotFound, match="is not a digest"):
+        store.manifest("sha256:x")
+
+
 def test_bytes_that_stay_wrong_are_reported_as_damage(tmp_path: Path, folder: Path) -> None:
     objects = Faulty(tmp_path / "s")
     store = store_with(objects)
