@@ -132,8 +132,10 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     Example: editr1 cancel my-grpo -n editr1
     """
+    from editr1.config.loader import ConfigError
     from editr1.launch.kubernetes.editruns import EditRuns
-    from editr1.launch.kubernetes.overview import jobs_of
+    from editr1.launch.kubernetes.overview import no_such_run
+    from editr1.launch.kubernetes.release_objects import releases_of
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -141,14 +143,19 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
             EditRuns(connection.api).delete(run)
             echo(f"removed run {run} and all its objects on the cluster")
             return
-        for job in jobs_of(connection, run):
-            if connection.helm.uninstall(job.name, connection.api.target):
-                echo(f"uninstalled {job.name}")
+        left = []
+        for name in (names := releases_of(connection.api, connection.helm, run)):
+            if connection.helm.uninstall(name, connection.api.target):
+                echo(f"uninstalled {name}")
             else:
-                echo(
-                    f"{job.name} was not removed: no {connection.api.target.storage} contains a Helm release with "
-                    "that name; check helm_storage in the cluster settings"
-                )
+                left.append(name)
+        if not names:
+            raise no_such_run(connection.api, run)
+        if left:
+            raise ConfigError(
+                f"not removed: {', '.join(left)}: no {connection.api.target.storage} contains a Helm release with"
+                " that name; check helm_storage in the cluster settings, or who else created the objects"
+            )
 
 
 def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:

@@ -56,7 +56,8 @@ class TrainingValues(StageValues):
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     """Time between SIGTERM and SIGKILL, in seconds. It must be long enough to write a checkpoint."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = 604800
-    """Time, in seconds, for which the PyTorchJob is kept after it has finished."""
+    """Time, in seconds, for which the PyTorchJob is kept after it has finished. If editr1 installed the release, its other
+    objects are deleted with the PyTorchJob. A release that was installed with helm remains until it is uninstalled."""
     queue_name: Name = ""
     """Name of a Kueue LocalQueue. If set, the PyTorchJob is created suspended, and Kueue starts it."""
     suspend: bool = False

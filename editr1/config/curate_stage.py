@@ -55,7 +55,7 @@ class CurateStageConfig(Settings):
 
     @model_validator(mode="after")
     def _labeller_can_write_the_principles(self) -> Self:
-        """Reject numbers of principles per case that the simulated labeller never generates."""
+        """Reject limits on the number of principles per case that the simulated labeller can never meet."""
         allowed, written = self.curation.principles, _SIMULATED_COUNTS.get(self.labeller)
         if written is None or self.curation.variant == "holistic":
             return self

@@ -29,7 +29,7 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         first = error.errors(include_url=False)[0]
         field = f"{first['loc'][0]} " if first["loc"] else ""
         raise UnreadableAnswer(
-            f"an entry of the answer is not {{question, category}}: {field}{shown(first['input'])}: {first['msg']}"
+            f"an entry of the answer is not an object with the fields question and category: {field}{shown(first['input'])}: {first['msg']}"
         ) from None
     for item in found:
         if fault := question_fault(item.question):

@@ -85,9 +85,10 @@ def run_single_stage(
 
 
 def run_name_of(folder: Path) -> str:
-    """Return the name of a single-stage run: the name of its folder, in which invalid characters are replaced.
+    """Return the name of a single-stage run: the name of its folder, with hyphens instead of invalid characters.
 
-    If a character was replaced, a part of a digest is appended, so that different folders get different names.
+    If the name of the folder is not valid as it is, eight digits of its SHA-256 digest are appended, so that different
+    folder names lead to different run names.
     """
     given = folder.resolve().name
     name = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")

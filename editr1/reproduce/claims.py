@@ -64,12 +64,19 @@ class Comparison:
 
 
 def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
-    """Return the outcome of a comparison. ``found`` is the measured difference, or None if it was not measured.
+    """Return the outcome of a comparison. ``found`` is the measured difference with its confidence interval, if it was measured.
 
-    The interval is the confidence interval of the difference. A gain holds if the interval is above 0 and the
-    difference is at least ``least``. It does not hold if the interval is below 0, or entirely below ``least``. A
-    control holds if the interval ends below ``most`` and is not entirely above 0. It does not hold if the interval is
-    entirely above 0. All other comparisons are undecided.
+    A comparison of kind "gain" claims a difference of at least ``least``:
+
+    - It holds if the whole interval is above 0 and the difference is at least ``least``.
+    - It does not hold if the whole interval is below 0 or below ``least``.
+
+    A comparison of kind "control" claims that there is no difference of ``most`` or more:
+
+    - It does not hold if the whole interval is above 0.
+    - Otherwise, it holds if the whole interval is below ``most``.
+
+    In all other cases, the comparison is undecided.
     """
     if found is None:
         return Outcome.MISSING

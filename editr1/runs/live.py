@@ -132,10 +132,7 @@ class LiveFiles:
         self._where = (store, run, stage, key)
 
     def has_result(self) -> bool:
-        """Return True if the stage has committed its result.
-
-        The store is searched repeatedly (:func:`await_result`).
-        """
+        """Return True if the stage has committed its result, and False if none appears within the time limit of :func:`await_result`."""
         return await_result(*self._where) is not None
 
     def write_progress(self, progress: LiveProgress) -> None:

@@ -1,8 +1,8 @@
 """The rule for partial results. `editr1 run`, the stage commands, `editr1 submit`, the operator and `editr1 reproduce` share it.
 
-A result is partial if a model's server gave no usable answer for some items (:class:`editr1.runs.record.Missing`). Every new
-invocation starts the stage again, once, because the server may have been repaired. The stage then requests only the missing
-items. This is repeated until the result is complete, or until a person accepts the partial result.
+A result is partial if a model's server gave no usable answer for some items (:class:`editr1.runs.record.Missing`). Each new
+invocation of a command starts such a stage at most once more, because the server may have been repaired. The stage then requests
+only the missing items. Once the result is complete, or a person has accepted the partial result, the stage is not started again.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 _DEFAULT: Final = ClientConfig()
 _WARN_INTERVAL_S: Final = 60.0
 _MAY_BE_ITEMS: Final = (400, 413, 422)
-"""Statuses with which a server refuses a request because of its items. Other statuses of 400 to 499 are about the service."""
+"""HTTP statuses that can mean that an item in the request is invalid. Every other status from 400 to 499 means that the service
+or its configuration is wrong."""
 _TRANSIENT_4XX: Final = (408, 425)
 
 

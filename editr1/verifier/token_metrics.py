@@ -1,4 +1,4 @@
-"""Average metrics of TRL's trainers over tokens, so that the results do not depend on the layout of a batch."""
+"""Weight the metrics of TRL's trainers by tokens, so that they do not depend on how samples are divided into micro-batches."""
 
 from __future__ import annotations
 

@@ -121,16 +121,21 @@ class Helm:
 
     def uninstall(self, name: str, target: Target) -> bool:
         """Uninstall a release and thereby delete its objects. Returns False if the release does not exist."""
-        if name not in self.releases(target):
+        if self.chart_of_release(name, target) is None:
             return False
         with _connected(target) as config:
             config.uninstall(name)
         return True
 
-    def releases(self, target: Target) -> dict[str, str]:
-        """Return the releases in the namespace: a mapping from release name to chart and version, such as ``sft-0.1.0``."""
+    def chart_of_release(self, name: str, target: Target) -> str | None:
+        """Return the chart and version of a release, such as ``sft-0.1.0``; None if the release does not exist.
+
+        Only this release is looked up, because a list of all releases of a namespace can be incomplete. A release whose
+        installation was interrupted is found, too.
+        """
         with _connected(target) as config:
-            return {str(item["name"]): str(item.get("chart", "")) for item in config.list()}
+            found = config.list(name_filter=f"^{re.escape(name)}$", all_states=True)
+        return next((str(item.get("chart", "")) for item in found if item["name"] == name), None)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.registry import with_digest
+from editr1.launch.kubernetes.release_objects import remove_with_job
 from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
 from editr1.launch.kubernetes.values import chart_of, release_name, service_url
 from editr1.launch.kubernetes.views import PodView
@@ -118,7 +119,7 @@ class KubernetesLauncher:
     def _submit(self, request: ReleaseRequest) -> ReleaseHandle:
         job = request.job
         handle = ReleaseHandle(request, LiveFiles(self._store, job.run, job.stage, job.key))
-        chart = self._helm.releases(self._api.target).get(request.release)
+        chart = self._helm.chart_of_release(request.release, self._api.target)
         if chart is not None:
             installed = self._installed_job(request.release)
             incomplete = not installed and chart.startswith(
@@ -135,6 +136,7 @@ class KubernetesLauncher:
             self.cancel(handle, 30)
         self._api.dry_run(request.objects)
         self._helm.install(request.chart, request.release, self._api.target, request.values)
+        remove_with_job(self._api, request.release, request.objects)
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:

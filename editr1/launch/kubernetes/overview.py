@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.connect import Connection, cluster_store
+from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.state import Phase, StageState, state_of
 from editr1.launch.kubernetes.views import JobView, ReleaseView
 from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
@@ -38,9 +39,14 @@ def jobs_of(connection: Connection, name: str) -> list[JobView]:
     api = connection.api
     found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
     if not found:
-        runs = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
-        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; existing runs: {runs}")
+        raise no_such_run(api, name)
     return found
+
+
+def no_such_run(api: ClusterNamespace, name: str) -> ConfigError:
+    """Return the exception for a run or release that does not exist. Its message lists the runs in the namespace."""
+    runs = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
+    return ConfigError(f"no run or release {name!r} in namespace {api.namespace}; existing runs: {runs}")
 
 
 def overview(connection: Connection, job: JobView) -> StageOverview:

@@ -23,6 +23,7 @@ from editr1.launch.kubernetes.connect import Connection, cluster_store, store_co
 from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
+from editr1.launch.kubernetes.release_objects import remove_with_job
 from editr1.launch.kubernetes.reward_model import with_reward
 from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.launch.kubernetes.values import MODELS, chart_of, check_inputs, check_release, service_url, shared_values
@@ -133,8 +134,8 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     """Let the API server validate all objects, write the record of the run, and install the release.
 
     If a release with this name already runs the same job, nothing is installed. If that job has ended with a partial
-    result, its release is installed again (:mod:`editr1.runs.partial`). With ``replace``, an existing record with
-    different settings or inputs is replaced.
+    result, its release is installed again (:mod:`editr1.runs.partial`). A release whose job no longer exists is
+    replaced. With ``replace``, an existing record with different settings or inputs is replaced.
 
     Raises:
         ConfigError: a release with this name runs another job, the API server rejects an object, or Helm fails.
@@ -144,16 +145,20 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     store = cluster_store(connection.config, job.store.url, wait=True)
     known = load_record(store, job.run, ignore_unreadable=replace)
     stage = known.stages.get(job.stage) if known else None
-    if name in connection.helm.releases(api.target):
+    if connection.helm.chart_of_release(name, api.target) is not None:
         phase = state_of(api.release(name)).phase
-        if stage is None or stage.key != job.key or phase is Phase.MISSING:
+        is_same = stage is not None and stage.key == job.key
+        if phase is Phase.MISSING:  # The job was deleted, for example because its time to live had passed.
+            _uninstall(name, connection)
+        elif not is_same:
             raise ConfigError(
                 f"release {name!r} already exists and runs another job;"
                 f" choose another --name, or cancel that job with: editr1 cancel {name}"
             )
-        if phase is not Phase.SUCCEEDED or not _is_partial(store, job):
+        elif phase is not Phase.SUCCEEDED or not _is_partial(store, job):
             return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
-        _uninstall(name, connection)
+        else:
+            _uninstall(name, connection)
     if known and stage and stage.key and not replace:
         lines = stage_differences(stage, _stage_record(submission), (known.seed, job.seed))
         if stage.key != job.key and lines:
@@ -162,6 +167,7 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     result_to_reuse(store, job.run, job.stage, job.key)  # marks a partial result, so that the pod asks again
     _write_record(store, submission, command, known)
     connection.helm.install(chart_of(submission.kind), name, api.target, submission.values)
+    remove_with_job(api, name, submission.objects)
     return submission
 
 

@@ -182,13 +182,15 @@ def test_submit_retries_until_the_server_responds(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
     errors = [UNREACHABLE, UNREACHABLE, None]
 
-    def releases(_target: Any) -> dict[str, str]:
+    def chart_of_release(_name: str, _target: Any) -> str | None:
         if error := errors.pop(0):
             raise error
-        return {}
+        return None
 
     installed: list[str] = []
-    engine: Any = SimpleNamespace(releases=releases, install=lambda _chart, name, *_a, **_k: installed.append(name))
+    engine: Any = SimpleNamespace(
+        chart_of_release=chart_of_release, install=lambda _chart, name, *_a, **_k: installed.append(name)
+    )
     api: Any = SimpleNamespace(target=None, dry_run=lambda _objects: None)
     store = StoreConfig(url=tmp_path.as_uri())
     job = StageJob(run="r", stage="sft", kind="sft", key="a" * 64, seed=0, store=store, workdir=tmp_path)
@@ -216,7 +218,7 @@ def test_only_releases_of_the_same_stage_are_replaced(
     monkeypatch.setattr(launcher, "state_of", lambda _found: StageState(Phase.RUNNING))
     done: list[str] = []
     engine: Any = SimpleNamespace(
-        releases=lambda _t: {"r-sft": chart},
+        chart_of_release=lambda _name, _target: chart,
         uninstall=lambda name, _t: done.append(f"uninstall {name}"),
         install=lambda _c, name, *_a, **_k: done.append(f"install {name}"),
     )

@@ -101,7 +101,9 @@ def test_submission_with_other_settings_is_refused_unless_it_replaces_the_record
         "editr1.launch.kubernetes.submit.cluster_store", lambda *_, **__: store
     )  # pods need an S3 store
     installed: list[str] = []
-    helm = SimpleNamespace(releases=lambda _target: {}, install=lambda _chart, name, *_: installed.append(name))
+    helm = SimpleNamespace(
+        chart_of_release=lambda _name, _target: None, install=lambda _chart, name, *_: installed.append(name)
+    )
     api = SimpleNamespace(namespace="lab", target=None, dry_run=lambda _objects: None)
     connection: Any = SimpleNamespace(config=ClusterConfig(), helm=helm, api=api)
     job = grpo_job(store, tmp_path, key="b" * 64, config={"iterations": 5})

@@ -38,7 +38,7 @@ class Cluster:
             target=None, release=lambda name: self.phase, pods=lambda name: (), dry_run=lambda objects: None
         )
         self.helm = SimpleNamespace(
-            releases=lambda target: self.installed,
+            chart_of_release=lambda name, target: "curate-0.1.0" if name in self.installed else None,
             install=self._install,
             uninstall=lambda n, t: self.installed.discard(n),
         )
@@ -88,6 +88,12 @@ def test_release_with_a_partial_result_is_installed_again_once_its_job_has_ended
     cluster.phase = Phase.SUCCEEDED
     assert not send(cluster, tmp_path).attached and cluster.installations == 2
     assert load_complete_result(store, "lab", "curate", KEY) is None, "the pod would find its work done"
+
+
+def test_release_whose_job_is_gone_is_installed_again(cluster: Cluster, tmp_path: Path) -> None:
+    send(cluster, tmp_path)
+    cluster.phase = Phase.MISSING
+    assert not send(cluster, tmp_path).attached and cluster.installations == 2
 
 
 def test_release_whose_result_is_complete_or_accepted_is_not_installed_again(
