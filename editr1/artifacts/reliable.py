@@ -29,7 +29,7 @@ QUICK_DELAYS: Final = (0.2, 0.4, 0.8, 1.6)
 REFUSED_DELAYS: Final = (0.3, 1.0)
 """Delays in seconds before the retries of an operation that the store rejected. A proxy or a server that is starting
 may reject a valid operation."""
-REREAD_DELAYS: Final = (0.2, 1.0, 3.0)
+REREAD_DELAYS: Final = (0.2, 0.5, 1.0, 1.5, 2.0)
 """Delays in seconds before the retries of a read whose result is damaged or missing."""
 LONGEST_DELAY: Final = 10.0
 _POLL_SECONDS: Final = 0.1

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from editr1.config.grpo import GrpoConfig
 from editr1.config.loader import ConfigError
+from editr1.data.types import FailureCause
 from editr1.editor.advantages import Advantages, group_advantages, shuffle_within_groups
 from editr1.editor.cases import CaseOrder
 from editr1.editor.checkpoint import (
@@ -235,11 +236,10 @@ class _Trainer:
             check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes, first)
         except RewardBudgetExceeded:
             self._save(i)
-            # The failures can be caused by a requested stop, if the reward service stops first or if pending requests
-            # are cancelled.
-            if self._distributed.any_rank(self._hooks.should_stop()):
-                raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
+            self._stop_if_requested(i, save=False)
             raise
+        if causes[FailureCause.UNREACHABLE]:
+            self._stop_if_requested(i, save=True)
         sample_ids, group_keys = torch.cat(
             gather(
                 torch.stack(
@@ -252,6 +252,19 @@ class _Trainer:
             dim=1,
         )
         return _GatheredRewards(sample_ids, group_keys, scores, valid_mask, causes)
+
+    def _stop_if_requested(self, i: int, *, save: bool) -> None:
+        """Raise Interrupted if a stop is requested on any process. The next attempt then repeats iteration ``i``.
+
+        With ``save``, save a checkpoint of the iterations before it first.
+
+        A stop can cause failures: pending requests are cancelled, and the reward service may stop first. Even failures that the
+        settings allow must not become part of the training, because they would not occur without the stop.
+        """
+        if self._distributed.any_rank(self._hooks.should_stop()):
+            if save:
+                self._save(i)
+            raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}")
 
     def _advantages(self, i: int, rewards: _GatheredRewards) -> Advantages:
         config = self._config

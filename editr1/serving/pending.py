@@ -11,12 +11,7 @@ from typing import Final
 from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.serving.replicas import Replica
 
-_RETRIED_CAUSES: Final = (
-    FailureCause.ENGINE,
-    FailureCause.OVERLOADED,
-    FailureCause.DEADLINE,
-    FailureCause.BAD_RESPONSE,
-)
+_RETRIED_CAUSES: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
 
 
 @dataclass
@@ -63,18 +58,23 @@ class PendingRequest:
         self.last_cause, self.last_detail = cause, detail
 
     def record_results(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
-        """Record the results of the items with indices ``sent``. After a transient failure, an item is retried once."""
+        """Record the results of the items with indices ``sent``.
+
+        After a transient failure, an item is retried once. An item whose score was refused is retried as often as a response that
+        was refused as a whole, that is, until the client has made its last attempt.
+        """
         if any(outcome.ok for outcome in results):
             self._limit = max(self._limit, 2 * len(sent))
         for index, outcome in zip(sent, results, strict=True):
             self._outcomes[index] = outcome
-            transient = isinstance(outcome, ScoreFailure) and outcome.cause in _RETRIED_CAUSES
-            if not transient or index in self._retried:
+            if not isinstance(outcome, ScoreFailure) or not self._is_retried(index, outcome.cause):
                 self.pending.remove(index)
                 continue
             self._retried.add(index)
-            assert isinstance(outcome, ScoreFailure)
             self.last_cause, self.last_detail = outcome.cause, outcome.detail
+
+    def _is_retried(self, index: int, cause: FailureCause) -> bool:
+        return cause is FailureCause.BAD_RESPONSE or (cause in _RETRIED_CAUSES and index not in self._retried)
 
     def fail_pending(self, cause: FailureCause, detail: str, *, keep_failures: bool = False) -> None:
         """Fail all pending items. With ``keep_failures``, an item that has already failed keeps its earlier failure."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -303,6 +306,44 @@ def test_allowed_failed_scores_are_counted(
         config, editor=flux_folder, cases=cases, scorer=failing(0.25, scorer), output_dir=tmp_path / "editor"
     )
     assert final["failed"] == final["failed_deadline"] == 2.0
+
+
+def test_iteration_whose_scores_failed_because_of_a_stop_is_repeated(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    """A stop cancels pending requests. The settings allow any failures, but those would not occur without the stop."""
+    config = changed(small, iterations=2, max_failed_fraction=1.0, score_batch_size=4)
+    undisturbed = train_grpo(
+        config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "a" / "editor"
+    )
+    calls, saved = itertools.count(), tmp_path / "saved"
+
+    def stopped(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        if next(calls) < 2:
+            return scorer(items)
+        stop.set()
+        return [ScoreFailure(cause=FailureCause.UNREACHABLE, detail="this process is stopping")] * len(items)
+
+    stop = threading.Event()
+    hooks = TrainHooks(
+        should_stop=stop.is_set,
+        on_checkpoint=lambda folder, _: shutil.copytree(folder, saved, dirs_exist_ok=True),
+    )
+    with pytest.raises(Interrupted, match="stopped after iteration 1 of 2"):
+        train_grpo(
+            config, editor=flux_folder, cases=cases, scorer=stopped, output_dir=tmp_path / "b" / "editor", hooks=hooks
+        )
+    resumed = train_grpo(
+        config,
+        editor=flux_folder,
+        cases=cases,
+        scorer=scorer,
+        output_dir=tmp_path / "b" / "editor",
+        hooks=TrainHooks(resume_from=lambda: saved),
+    )
+    del resumed["seconds"], undisturbed["seconds"]
+    assert resumed == undisturbed
+    assert largest_difference(tmp_path / "a" / "editor", tmp_path / "b" / "editor") == 0.0
 
 
 def test_outcomes_of_other_samples_are_not_used(

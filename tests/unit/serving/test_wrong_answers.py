@@ -149,7 +149,19 @@ def test_service_that_always_answers_wrongly_yields_failures_with_a_cause(name: 
     with outside_server((WHOLE | ITEMS)[name]) as server, RewardClient([server.url], config=FAST) as client:
         outcomes = client.score(make_items(4))
     assert [o.cause for o in outcomes if isinstance(o, ScoreFailure)] == [FailureCause.BAD_RESPONSE] * 4
-    assert len(server.requests) == (3 if name in WHOLE else 2)
+    assert len(server.requests) == FAST.max_attempts
+
+
+def test_score_that_is_wrong_in_all_but_the_last_attempt_is_used(make_items) -> None:
+    calls: list[Json] = []
+
+    def forge(request: Json, response: Json) -> Any:
+        calls.append(request)
+        return response if len(calls) == FAST.max_attempts else ITEMS["score that is not the mean"](request, response)
+
+    items = make_items(4)
+    with outside_server(forge) as server, RewardClient([server.url], config=FAST) as client:
+        assert scores(client.score(items)) == expected(items)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +236,7 @@ def test_only_the_contradicting_score_fails(make_items) -> None:
     with outside_server(forge) as server, RewardClient([server.url], config=FAST) as client:
         outcomes = client.score(items)
     assert [outcome.ok for outcome in outcomes] == [True, False, True]
-    assert [len(request["items"]) for request in server.requests] == [3, 1]
+    assert [len(request["items"]) for request in server.requests] == [3, *[1] * (FAST.max_attempts - 1)]
 
 
 def test_several_traces_and_partial_verdicts_are_accepted(make_items) -> None:
