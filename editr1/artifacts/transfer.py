@@ -37,7 +37,7 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
             partial.unlink(missing_ok=True)
             raise DigestMismatch(
                 f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected); "
-                "store the file again with 'editr1 artifacts push', or see 'editr1 runs repair --help'"
+                "repair an artifact of a run with 'editr1 runs repair RUN --yes', and store another one again with 'editr1 artifacts push'"
             )
 
     if partial.exists() and partial.stat().st_size > 0:

@@ -166,6 +166,10 @@ class UnreadableRecord(ConfigError):
     exit_code = ExitCode.INPUT
 
 
+class RunRecordOfOtherVersion(UnreadableRecord):
+    """The record of a run matches its checksum, but has fields or values that this version of editr1 does not know."""
+
+
 def record_key(run: str) -> str:
     """Return the store key of the record of a run."""
     return f"runs/{run}/record.json"
@@ -194,8 +198,12 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
     store.put_record(record_key(record.name), dump_stored(record))
 
 
-def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = False) -> RunRecord | None:
+def load_record(
+    store: ArtifactStore, run: str, *, ignore_unreadable: bool = False, ignore_unknown: bool = False
+) -> RunRecord | None:
     """Return the record of ``run``; None if there is none.
+
+    For ``ignore_unknown``, see :func:`editr1.runs.stored.parse_stored`. Such a record must not be saved.
 
     Raises:
         UnreadableRecord: this version of editr1 cannot read the record. With ``ignore_unreadable``, None is returned instead.
@@ -203,7 +211,8 @@ def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = Fal
 
     def read() -> RunRecord | None:
         data = store.get_record(record_key(run))
-        return None if data is None else parse_record(data, f"{store.url}: records/{record_key(run)}", run)
+        where = f"{store.url}: records/{record_key(run)}"
+        return None if data is None else parse_record(data, where, run, ignore_unknown=ignore_unknown)
 
     try:
         return read_again(read, UnreadableRecord)
@@ -213,18 +222,22 @@ def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = Fal
         raise
 
 
-def parse_record(data: bytes, where: str, run: str) -> RunRecord:
+def parse_record(data: bytes, where: str, run: str, *, ignore_unknown: bool = False) -> RunRecord:
     """Parse the stored record of ``run``.
 
-    Raises UnreadableRecord if it is damaged, or belongs to a different run or version.
+    Raises UnreadableRecord if it is damaged, or belongs to a different run or version (RunRecordOfOtherVersion).
     """
+    kind = UnreadableRecord
     try:
-        record = RunRecord.model_validate_json(json.dumps(load_checked(data)))
+        text = json.dumps(load_checked(data))
+        record = RunRecord.model_validate_json(text, extra="ignore" if ignore_unknown else None)
         if record.name != run:
             raise ValueError(f"it is the record of the run {record.name!r}")
         return record
     except ValidationError as error:
-        writer = "written by another version" if has_checksum(data) else "not a run record of this version"
+        writer = "not a run record of this version"
+        if has_checksum(data):
+            kind, writer = RunRecordOfOtherVersion, "written by another version"
         faults = explain(RunRecord, error, where=f"{where}: {writer} of editr1")
     except ValueError as error:
         faults = [f"{where}: the record is damaged ({len(data)} bytes): {error}"]
@@ -232,7 +245,7 @@ def parse_record(data: bytes, where: str, run: str) -> RunRecord:
         f"{where}: restore it from a backup, or recreate it with: editr1 run FILE --replace (finished stages are "
         "reused)"
     )
-    raise UnreadableRecord("\n".join([*faults, remedy]))
+    raise kind("\n".join([*faults, remedy]))
 
 
 def save_result(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
@@ -240,15 +253,19 @@ def save_result(store: ArtifactStore, run: str, stage: str, result: StageResult)
     store.put_record(result_key(run, stage, result.key), dump_stored(result))
 
 
-def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
+def load_result(
+    store: ArtifactStore, run: str, stage: str, key: str, *, ignore_unknown: bool = False
+) -> StageResult | None:
     """Return the result that the stage with this key has committed; None if it is not done.
+
+    For ``ignore_unknown``, see :func:`editr1.runs.stored.parse_stored`.
 
     Raises:
         DamagedRecord: the result is damaged, or is the result of a different stage.
     """
     name = result_key(run, stage, key)
     remedy = f"move it aside with editr1 runs repair {run} --yes, and run the stage again"
-    result = read_stored(store, StageResult, name, remedy=remedy)
+    result = read_stored(store, StageResult, name, remedy=remedy, ignore_unknown=ignore_unknown)
     if result is not None and result.key != key:
         where = f"{store.url}: records/{name}"
         raise DamagedRecord(f"{where}: it is the result of the stage with the key {result.key}, not {key}; {remedy}")
@@ -285,9 +302,14 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
     """Add a stage whose chart was installed by hand, not by ``editr1 submit``, to the record of its run.
 
-    The record is created if there is none. A stage that is already recorded with the same key is not changed.
+    The record is created if there is none. A stage that is already recorded with the same key is not changed. A record of
+    another version is not changed either, because its unknown fields would be lost.
     """
-    record = load_record(store, run)
+    try:
+        record = load_record(store, run)
+    except RunRecordOfOtherVersion as error:
+        warn_once(f"stage {stage.name} is not added to the record of run {run}: {str(error).splitlines()[0]}")
+        return
     if record is None:
         record = RunRecord(name=run, seed=seed, state=State.RUNNING, command=command, created=time.time())
     if stage.name in record.stages and record.stages[stage.name].key == stage.key:
@@ -301,13 +323,14 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     """Return the result of a stage, or None if there is none.
 
     If the run has a record of the stage, this is the result for the key in the record. Otherwise, it is the stage's only result.
+    Fields that this version does not know are ignored, so that an image can read the outputs of a run of a newer version.
 
     Raises:
         ConfigError: there is no record and more than one result.
     """
-    record = load_record(store, run)
+    record = load_record(store, run, ignore_unknown=True)
     if record is not None and stage in record.stages:
-        return load_result(store, run, stage, record.stages[stage].key)
+        return load_result(store, run, stage, record.stages[stage].key, ignore_unknown=True)
     prefix = f"runs/{run}/stages/{stage}/"
     found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
     if len(found) > 1:
@@ -315,7 +338,8 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
             f"{store.url}: stage {stage} of run {run} has {len(found)} results, so run:{run}/{stage} is ambiguous; refer to the output "
             "of one of them as sha256:<digest> (see editr1 artifacts ls)"
         )
-    return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
+    key = found[0].removeprefix(prefix).split("/")[0] if found else None
+    return None if key is None else load_result(store, run, stage, key, ignore_unknown=True)
 
 
 def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:

@@ -17,12 +17,20 @@ from editr1.artifacts import ArtifactStore
 from editr1.artifacts.errors import ArtifactNotFound, DigestMismatch
 from editr1.artifacts.manifest import is_digest
 from editr1.artifacts.store import blob_key, manifest_key
-from editr1.checksums import has_checksum, load_checked
+from editr1.checksums import load_checked
 from editr1.config.loader import ConfigError
 from editr1.runs.checkpoints import UNUSABLE, StageCheckpoints
 from editr1.runs.claim import BEAT_SECONDS, Holder, newest_claim
 from editr1.runs.live import LiveProgress, PodAttempt
-from editr1.runs.record import RunRecord, StageResult, UnreadableRecord, load_record, load_result, record_key
+from editr1.runs.record import (
+    RunRecord,
+    RunRecordOfOtherVersion,
+    StageResult,
+    UnreadableRecord,
+    load_record,
+    load_result,
+    record_key,
+)
 from editr1.runs.stored import DamagedRecord, RecordOfOtherVersion, read_stored
 
 Kind = Literal["run record", "result", "checkpoint", "claim", "progress", "manifest", "file"]
@@ -147,7 +155,8 @@ class _Scan:
                     self.artifact(
                         digest,
                         f"stage {stage.name} of run {run} reads it as the input {name}: if another stage made it, that"
-                        f" stage runs again with {_AGAIN}; otherwise, store it again with: editr1 artifacts push FOLDER",
+                        f" stage runs again with {_AGAIN}; if the run file refers to it with path: or builtin:, {_AGAIN} stores it"
+                        " again; otherwise, store it again with: editr1 artifacts push FOLDER",
                     )
 
     def artifact(self, digest: str, consequence: str) -> bool:
@@ -176,7 +185,7 @@ class _Scan:
             return load_record(self._store, run)
         except UnreadableRecord as error:
             problem, key = str(error).splitlines()[0], record_key(run)
-            if has_checksum(self._store.get_record(key) or b"") and "another version" in problem:
+            if isinstance(error, RunRecordOfOtherVersion):
                 self._add("run record", f"records/{key}", problem, "use that version of editr1", can_move=False)
                 return None
             consequence = f"{_AGAIN} writes it anew, without its earlier attempts; finished stages are reused"

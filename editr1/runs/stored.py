@@ -35,7 +35,7 @@ def dump_stored(record: BaseModel) -> bytes:
     return dump_checked(json.loads(record.model_dump_json()))
 
 
-def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
+def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str, ignore_unknown: bool = False) -> M:
     """Parse the JSON text of a record, and compare it with its checksum if it has one.
 
     Args:
@@ -43,13 +43,15 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
         data: the JSON text.
         where: URL of the store and key of the record, or path of the file, for the error message.
         remedy: what the user can do about a damaged record, for the error message.
+        ignore_unknown: whether fields that this version does not know are ignored. Only a caller that does not write the record
+            back, and that does not decide whether work is complete, may ignore them.
 
     Raises:
         RecordOfOtherVersion: the text matches its checksum, but is not a record of this kind.
         DamagedRecord: the text is not a record of this kind, or does not match its checksum.
     """
     try:
-        return kind.model_validate_json(json.dumps(load_checked(data)))
+        return kind.model_validate_json(json.dumps(load_checked(data)), extra="ignore" if ignore_unknown else None)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -63,10 +65,13 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
     raise DamagedRecord(f"{where}: the record is damaged ({len(data)} bytes): {reason}; {remedy}")
 
 
-def read_stored(store: ArtifactStore, kind: type[M], key: str, *, remedy: str) -> M | None:
+def read_stored(
+    store: ArtifactStore, kind: type[M], key: str, *, remedy: str, ignore_unknown: bool = False
+) -> M | None:
     """Read and parse a record.
 
-    Returns None if there is no record. A damaged record is read again before an exception is raised.
+    Returns None if there is no record. A damaged record is read again before an exception is raised. For ``ignore_unknown``, see
+    :func:`parse_stored`.
 
     Raises:
         DamagedRecord: see :func:`parse_stored`.
@@ -74,7 +79,10 @@ def read_stored(store: ArtifactStore, kind: type[M], key: str, *, remedy: str) -
 
     def read() -> M | None:
         data = store.get_record(key)
-        return None if data is None else parse_stored(kind, data, f"{store.url}: records/{key}", remedy=remedy)
+        if data is None:
+            return None
+        where = f"{store.url}: records/{key}"
+        return parse_stored(kind, data, where, remedy=remedy, ignore_unknown=ignore_unknown)
 
     return read_again(read, DamagedRecord)
 

@@ -54,6 +54,21 @@ def owner(store: Path, file: Path, digests: Iterable[str]) -> str:
     raise ValueError(f"{file}: no output has this file")
 
 
+def is_in_all_checkpoints(store: Path, workload: Workload, file: Path) -> bool:
+    """Return True if the blob ``file`` is part of every checkpoint. Identical files of several artifacts are stored only once."""
+    return all(
+        file.name in _manifest(store, _pointed(pointer)).read_text() for pointer in pointers(store, workload.stage)
+    )
+
+
+def is_in_an_input(folder: Path, workload: Workload, file: Path) -> bool:
+    """Return True if the blob ``file`` is also part of an artifact that the stage reads, so that the stage cannot do without it."""
+    record = json.loads((folder / "store" / "records" / "runs" / RUN / "record.json").read_text())
+    inputs = record["stages"][workload.stage]["inputs"].values()
+    manifests = (_manifest(folder / "store", digest) for digest in inputs)
+    return any(manifest.is_file() and file.name in manifest.read_text() for manifest in manifests)
+
+
 def apply(kind: str, file: Path, rng: random.Random, folder: Path) -> str:
     """Damage a file, and return a description; empty if nothing changed. Hard links to the file keep their content."""
     data = file.read_bytes()

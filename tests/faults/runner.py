@@ -211,11 +211,13 @@ def _inject_damage(session: Session) -> Injection | None:
         digest = damage.owner(session.run_folder / "store", chosen[0], session.reference.outputs.values())
         session.arguments = ["artifacts", "verify", digest, "--store", str(session.run_folder / "store")]
     names = tuple(part for file in chosen for part in (file.name, file.stem, file.stem[:12]))
-    intervals = None if target == "all-pointers" else 2
+    shared, replaceable = False, target in _REPLACEABLE
+    if target == "newest-checkpoint-blob":
+        shared = damage.is_in_all_checkpoints(session.run_folder / "store", session.workload, chosen[0])
+        replaceable = not damage.is_in_an_input(session.run_folder, session.workload, chosen[0])
+    intervals = None if target == "all-pointers" or shared else 2
     rerun = target in ("earlier-result", "run-record") or target.startswith(("input", "output", "stage-result"))
-    return Injection(
-        persists=True, names=names, intervals=intervals, may_rerun=rerun, replaceable=target in _REPLACEABLE
-    )
+    return Injection(persists=True, names=names, intervals=intervals, may_rerun=rerun, replaceable=replaceable)
 
 
 _REFUSALS = tuple(f"status-{status}" for status in (400, 401, 404, 413, 422))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from editr1.artifacts import ArtifactStore
+from editr1.artifacts.errors import ArtifactNotFound, DigestMismatch
 from editr1.artifacts.export import empty_folder
 from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_model_folder
 from editr1.config.base import Settings
@@ -45,8 +46,8 @@ class StageContext:
         )
         self._folders: dict[str, str] = {}
         self._damage_found = False
-        """True if a checkpoint in the store is damaged. In this case, the files of later checkpoints are compared
-        with the stored files."""
+        """True if a checkpoint in the store is damaged. Later checkpoints and the outputs can have the same files, so that their
+        files are then compared with the stored ones."""
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
         if (
             self.is_main and not job.progress_file.exists()
@@ -119,10 +120,8 @@ class StageContext:
         if reference is None:
             raise ConfigError(f"{where}: this input is required, but it is not set; add it to the inputs of the stage")
         with span(Span.LOAD, input=name, digest=reference):
-            if reference.startswith("hub:"):
-                folder = Path(_from_hub(reference, where))
-            else:
-                folder = self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16])
+            from_hub = reference.startswith("hub:")
+            folder = Path(_from_hub(reference, where)) if from_hub else self._fetch(reference, where)
             self._folders[str(folder)] = f"input {name} of stage {self.job.stage} ({reference})"
             check_model_folder(folder)
         declared = KINDS[self.job.kind].input(name)
@@ -177,6 +176,7 @@ class StageContext:
                 parents=sorted(ref for ref in used if ref.startswith("sha256:")),
                 config_digest=self.job.key,
                 git_revision=self.job.git_revision,
+                repair=self._damage_found,
             )
         self.outputs[name] = manifest.digest
         return manifest.digest
@@ -190,9 +190,14 @@ class StageContext:
             resume_from=self._find_checkpoint,
         )
 
-    @property
-    def _cache(self) -> Path:
-        return self.workdir / f"in-{self.rank}"
+    def _fetch(self, digest: str, where: str) -> Path:
+        try:
+            return self.store.fetch(digest, self.workdir / f"in-{self.rank}" / digest.removeprefix("sha256:")[:16])
+        except (ArtifactNotFound, DigestMismatch) as error:
+            raise type(error)(
+                f"{where}: {error}; move what is damaged aside with: editr1 runs repair {self.job.run} --store {self.job.store.url} --yes,"
+                " and then repeat the command that started the run, which makes or stores the input again"
+            ) from None
 
     def _commit_checkpoint(self, folder: Path, step: int) -> None:
         if self.is_main:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
@@ -12,10 +13,12 @@ from editr1.runs.claim import newest_claim, take
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.record import (
     RunRecord,
+    RunRecordOfOtherVersion,
     StageRecord,
     StageResult,
     State,
     UnreadableRecord,
+    add_unsubmitted_stage,
     load_complete_result,
     load_record,
     load_result,
@@ -25,6 +28,8 @@ from editr1.runs.record import (
     save_record,
     save_result,
 )
+from editr1.runs.references import parse_reference
+from editr1.runs.resolve import resolve_reference
 from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -176,3 +181,50 @@ def test_changed_byte_in_the_job_file_is_refused(tmp_path: Path, monkeypatch: py
         with pytest.raises(ConfigError, match=r"job\.json: (the job file is damaged|cannot be read)") as error:
             read_job()
         assert error.value.exit_code == 129
+
+
+class _NewerResult(StageResult):
+    of_tomorrow: int = 1
+
+
+class _NewerStage(StageRecord):
+    of_tomorrow: int = 1
+
+
+class _NewerRun(RunRecord):
+    of_tomorrow: int = 1
+    stages: dict[str, _NewerStage] = Field(default_factory=dict)  # type: ignore[assignment]
+
+
+def newer_run(store: ArtifactStore, digest: str) -> None:
+    """Write the records of a finished stage as a newer version would, which has more fields."""
+    stage = _NewerStage(name="sft", kind="sft", key=KEY, state=State.DONE)
+    store.put_record(record_key("r"), dump_stored(_NewerRun(name="r", seed=0, created=1.0, stages={"sft": stage})))
+    store.put_record(result_key("r", "sft", KEY), dump_stored(_NewerResult(key=KEY, outputs={"model": digest})))
+
+
+def test_outputs_in_the_records_of_a_newer_version_can_be_used(store: ArtifactStore, tmp_path: Path) -> None:
+    digest = commit(store, tmp_path / "model")
+    newer_run(store, digest)
+    assert resolve_reference(parse_reference("run:r/sft/model"), store, {}, "inputs.model") == digest
+
+
+def test_records_of_a_newer_version_are_neither_changed_nor_taken_for_complete(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer_run(store, commit(store, tmp_path / "model"))
+    before = store.get_record(record_key("r"))
+    with pytest.raises(RunRecordOfOtherVersion, match="another version"):
+        load_record(store, "r")
+    assert load_complete_result(store, "r", "sft", KEY) is None
+    add_unsubmitted_stage(store, "r", 0, StageRecord(name="serve", kind="serve", key=OTHER), "helm install serve")
+    assert store.get_record(record_key("r")) == before
+    assert "stage serve is not added to the record of run r" in caplog.text
+
+
+def test_damaged_record_of_the_referenced_run_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
+    newer_run(store, commit(store, tmp_path / "model"))
+    data = store.get_record(result_key("r", "sft", KEY)) or b""
+    store.put_record(result_key("r", "sft", KEY), data.replace(b"of_tomorrow", b"of_tomorroy"))
+    with pytest.raises(DamagedRecord, match="does not match its checksum"):
+        resolve_reference(parse_reference("run:r/sft/model"), store, {}, "inputs.model")

@@ -6,13 +6,19 @@ from pathlib import Path
 import httpx
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+from typer.testing import CliRunner
 
+from editr1.artifacts.errors import DigestMismatch
+from editr1.cli.main import app
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
+from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
-from editr1.runs.record import progress_key
-from editr1.runs.resolve import HubUnreachable
+from editr1.runs.record import RunRecord, StageRecord, progress_key, save_record
+from editr1.runs.references import parse_reference
+from editr1.runs.resolve import HubUnreachable, resolve_reference
 from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.publisher import write_checkpoint
 from editr1.telemetry.progress import json_lines
 
 
@@ -144,3 +150,52 @@ def test_checkpoint_that_is_written_again_replaces_the_damaged_one(tmp_path: Pat
     write(second, 2)
     folder = context(tmp_path, "a" * 64).hooks().find_checkpoint()
     assert folder is not None and (folder / "weights").read_text() == "weights after step 2"
+
+
+@pytest.fixture
+def _read_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editr1.artifacts.reliable.time.sleep", lambda _seconds: None)
+
+
+def flip(folder: Path, text: str) -> None:
+    """Change a byte of the stored file with this content, whose size stays the same."""
+    (blob,) = (file for file in (folder / "store" / "blobs").rglob("*") if file.is_file() and file.read_text() == text)
+    blob.write_text(text.swapcase())
+
+
+@pytest.mark.usefixtures("_read_again_at_once")
+def test_damaged_input_is_repaired_as_its_message_says(tmp_path: Path) -> None:
+    stage, table = context(tmp_path, "a" * 64), tmp_path / "rows"
+    table.mkdir()
+    (table / "rows.parquet").write_text("rows")
+    digest = resolve_reference(parse_reference(f"path:{table}"), stage.store, {}, "rows")
+    stage.job.inputs["rows"] = digest
+    record = StageRecord(name="sft", kind="sft", key="a" * 64, inputs=stage.job.inputs)
+    save_record(stage.store, RunRecord(name="r", seed=0, created=1.0, stages={"sft": record}))
+    flip(tmp_path, "rows")
+
+    with pytest.raises(
+        DigestMismatch, match=r"stage sft, input rows: .*rows\.parquet.*do not match the digest"
+    ) as raised:
+        stage.input("rows")
+    assert raised.value.exit_code == ExitCode.INPUT
+    command = str(raised.value).split("aside with: editr1 ")[1].split(", and then")[0]
+    assert CliRunner().invoke(app, command.split()).exit_code == 0
+    assert resolve_reference(parse_reference(f"path:{table}"), stage.store, {}, "rows") == digest
+    assert (Path(stage.input("rows")) / "rows.parquet").read_text() == "rows"
+
+
+@pytest.mark.usefixtures("_read_again_at_once")
+def test_output_replaces_a_damaged_file_that_it_shares_with_a_checkpoint(tmp_path: Path) -> None:
+    first = context(tmp_path, "a" * 64)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "tokenizer.json").write_text("tokenizer")
+    write_checkpoint(first.store, first.job, checkpoint, 1)
+    flip(tmp_path, "tokenizer")
+
+    again = context(tmp_path, "a" * 64)
+    assert again.hooks().find_checkpoint() is None
+    folder = again.output_folder("model")
+    (folder / "tokenizer.json").write_text("tokenizer")
+    assert again.store.verify(again.commit("model", folder, kind="verifier")) == []
