@@ -9,12 +9,21 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.errors import StoreError
 from tests.faults.workloads import RUN, Reference, Workload
 
+IN_FLIGHT = 16
+"""Requests that are in flight when a process is killed, at most: the default concurrency of an endpoint."""
+_REQUESTED = ("requests", "prompt_tokens", "completion_tokens")
 _TIMING = ("second", "cached", "retries")
 """Parts of the names of metrics that differ between two undisturbed runs, or that count what an interruption repeats."""
 
 
-def difference(where: Path | ArtifactStore, workload: Workload, reference: Reference, base: Path) -> str:
-    """Return how the outputs and metrics of the stage differ from the reference; empty if they do not."""
+def difference(
+    where: Path | ArtifactStore, workload: Workload, reference: Reference, base: Path, *, kills: int = 0
+) -> str:
+    """Return how the outputs and metrics of the stage differ from the reference; empty if they do not.
+
+    ``kills`` is the number of times that a process was stopped or killed. An answer that had arrived but was not stored then
+    is requested and counted again.
+    """
     store = _opened(where)
     data = store.get_record(f"runs/{RUN}/stages/{workload.stage}/{reference.key}/result.json")
     if data is None:
@@ -35,9 +44,17 @@ def difference(where: Path | ArtifactStore, workload: Workload, reference: Refer
     changed = [
         f"{name} {value} instead of {reference.metrics.get(name)}"
         for name, value in metrics.items()
-        if not any(part in name for part in _TIMING) and reference.metrics.get(name) != value
+        if not any(part in name for part in _TIMING)
+        and reference.metrics.get(name) != value
+        and not (name in _REQUESTED and _repeated(name, value, result["metrics"], reference, kills))
     ]
     return f"metrics: {', '.join(changed)}" if changed else ""
+
+
+def _repeated(name: str, value: float, metrics: dict[str, float], reference: Reference, kills: int) -> bool:
+    """Return True if a count is larger than in the reference only because requests in flight were repeated after a kill."""
+    requests = metrics["requests"] - reference.metrics["requests"]
+    return 0 < requests <= kills * IN_FLIGHT and value > reference.metrics[name]
 
 
 def failed_scores(where: Path | ArtifactStore, workload: Workload, reference: Reference) -> int:

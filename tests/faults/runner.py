@@ -136,12 +136,13 @@ def _evidence(session: Session, injection: Injection, attempts: list[Attempt]) -
     workload, reference = session.workload, session.reference
     good = attempts[-1].code == 0
     lost = repeated_steps(session.run_folder / "stages" / workload.stage, reference.key) if good else 0
+    kills = session.fault.parameters["times"] if session.fault.area == "signals" else 0
     return Evidence(
         met=injection.met(),
         persists=injection.persists,
         attempts=tuple(attempts),
         stopped_by=injection.stopped_by(),
-        difference=difference(store, workload, reference, session.bench.base) if good else None,
+        difference=difference(store, workload, reference, session.bench.base, kills=kills) if good else None,
         counted_failures=failed_scores(store, workload, reference) if good and session.fault.area == "reward" else 0,
         lost_steps=lost if workload.interval else 0,
         allowed_steps=10**6 if injection.intervals is None else injection.intervals * workload.interval,

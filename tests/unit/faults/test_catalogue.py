@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from editr1.artifacts import open_store
 from tests.faults.catalogue import AREAS, by_id, faults
-from tests.faults.compare import repeated_steps
-from tests.faults.damage import apply
+from tests.faults.compare import IN_FLIGHT, difference, repeated_steps
+from tests.faults.damage import apply, is_in_all_checkpoints, is_in_an_input
 from tests.faults.relay import RelayFault
 from tests.faults.reward import FALSIFICATIONS
 from tests.faults.table import markdown
-from tests.faults.workloads import WORKLOADS, needed
+from tests.faults.workloads import WORKLOADS, Reference, needed
 
 
 def test_id_reproduces_a_fault() -> None:
@@ -89,3 +90,45 @@ def test_table_counts_outcomes_and_lists_bad_ones() -> None:
     table = markdown(results)
     assert "| s3 | 3 | 2 | 0 | 0 | 0 | 1 | 0 | 0 |" in table
     assert "- `s3-1-2` (sft): hang: because" in table
+
+
+@pytest.mark.parametrize(
+    ("requests", "prompt_tokens", "kills", "differs"),
+    [
+        (170.0, 1010.0, 2, False),
+        (170.0, 1010.0, 0, True),
+        (169.0, 1010.0, 2, True),
+        (168.0, 990.0, 2, True),
+        (170.0, 990.0, 2, True),
+        (169.0 + 2 * IN_FLIGHT + 1, 3000.0, 2, True),
+    ],
+)
+def test_only_requests_in_flight_may_be_counted_again(
+    tmp_path: Path, requests: float, prompt_tokens: float, kills: int, differs: bool
+) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    metrics = {"requests": requests, "prompt_tokens": prompt_tokens}
+    reference = Reference("k" * 64, {}, {"requests": 169.0, "prompt_tokens": 1000.0}, 1.0)
+    record = json.dumps({"outputs": {}, "metrics": metrics}).encode()
+    store.put_record(f"runs/case/stages/curate/{reference.key}/result.json", record)
+    assert bool(difference(store, WORKLOADS["curate"], reference, tmp_path, kills=kills)) is differs
+
+
+def test_blob_that_all_checkpoints_or_an_input_share_is_recognized(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+
+    def commit(name: str, *texts: str) -> str:
+        (tmp_path / name).mkdir()
+        for text in texts:
+            (tmp_path / name / text).write_text(text)
+        return store.commit(tmp_path / name, kind="checkpoint", stage="sft").digest
+
+    for step, texts in enumerate((("all", "first"), ("all", "last", "input"))):
+        pointer = {"step": step, "digest": commit(f"step-{step}", *texts)}
+        store.put_record(f"runs/case/stages/sft/k/checkpoints/{step:09d}.json", json.dumps(pointer).encode())
+    record = {"stages": {"sft": {"inputs": {"model": commit("model", "input"), "base": "hub:a/b@1"}}}}
+    store.put_record("runs/case/record.json", json.dumps(record).encode())
+    files = {file.read_text(): file for file in (tmp_path / "store" / "blobs").rglob("*") if file.is_file()}
+    work = WORKLOADS["sft"]
+    assert {text for text, file in files.items() if is_in_all_checkpoints(tmp_path / "store", work, file)} == {"all"}
+    assert {text for text, file in files.items() if is_in_an_input(tmp_path, work, file)} == {"input"}
