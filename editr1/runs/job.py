@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from editr1.checksums import ChecksumMismatch, load_checked
+from editr1.checksums import ChecksumMismatch, has_checksum, load_checked
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
-from editr1.parallel.heartbeat import TIMEOUT_SECONDS
+from editr1.parallel.heartbeat import FOLDER_VARIABLE, TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import Name
@@ -135,7 +135,8 @@ def read_job() -> StageJob:
     if not path:
         raise ConfigError(f"{CONFIG_VARIABLE} is not set: set it to the path of the stage's job file")
     # The launcher writes the file again before the next attempt. A file that a user wrote would be the same again.
-    damaged = ChangedJobFile if PARENT_VARIABLE in os.environ else ConfigError
+    launched = PARENT_VARIABLE in os.environ or FOLDER_VARIABLE in os.environ  # set by the local backend, and by a pod
+    damaged = ChangedJobFile if launched else ConfigError
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -149,4 +150,11 @@ def read_job() -> StageJob:
             f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command "
             "that wrote the file (to edit the file by hand, remove its field 'checksum')"
         ) from None
-    return validate(StageJob, content, where=path)
+    try:
+        return validate(StageJob, content, where=path)
+    except ConfigError as error:
+        if launched and not has_checksum(
+            data
+        ):  # the name of the field 'checksum' was changed, or the text is not an object
+            raise ChangedJobFile(f"{error}; {path}: the job file is damaged, because it has no checksum") from None
+        raise

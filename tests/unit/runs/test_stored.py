@@ -7,8 +7,10 @@ import pytest
 from pydantic import Field
 
 from editr1.artifacts import ArtifactStore, open_store
+from editr1.checksums import dump_checked
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
+from editr1.parallel.heartbeat import FOLDER_VARIABLE
 from editr1.runs.claim import newest_claim, take
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.record import (
@@ -181,6 +183,34 @@ def test_changed_byte_in_the_job_file_is_refused(tmp_path: Path, monkeypatch: py
         with pytest.raises(ConfigError, match=r"job\.json: (the job file is damaged|cannot be read)") as error:
             read_job()
         assert error.value.exit_code == 129
+
+
+@pytest.mark.parametrize("variable", [PARENT_VARIABLE, FOLDER_VARIABLE])
+def test_every_damage_of_a_job_file_that_a_launcher_wrote_has_one_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    store = StoreConfig(url=(tmp_path / "store").as_uri())
+    good = dump_stored(StageJob(run="r", stage="sft", kind="sft", key=KEY, seed=0, store=store, workdir=tmp_path))
+    file = tmp_path / "job.json"
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv(variable, "1")
+    flips = [good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :] for place in range(len(good))]
+    for text in [*flips, *(good[:size] for size in range(0, len(good), 7)), b"[]", b"{}", b"null"]:
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=r"job\.json") as error:
+            read_job()
+        assert error.value.exit_code == 129, text
+
+
+def test_wrong_setting_in_the_job_file_of_a_launcher_is_permanent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job.json").write_bytes(dump_checked({"run": "r", "new_setting": 1}))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "job.json"))
+    monkeypatch.setenv(PARENT_VARIABLE, "1")
+    with pytest.raises(ConfigError, match="new_setting") as error:
+        read_job()
+    assert error.value.exit_code == 2
 
 
 class _NewerResult(StageResult):
