@@ -32,7 +32,7 @@ from editr1.artifacts.errors import (
 from editr1.artifacts.hashing import PREFIX, file_sha256
 from editr1.artifacts.manifest import Manifest, ManifestFields, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
-from editr1.artifacts.reliable import OutageWait, ReliableObjects, read_again
+from editr1.artifacts.reliable import REREAD_DELAYS, OutageWait, ReliableObjects, read_again
 from editr1.artifacts.transfer import download
 from editr1.config.store import StoreConfig, store_at
 
@@ -59,6 +59,9 @@ class ArtifactStore:
     def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
         self.objects = objects
         self._transfers = transfers
+        self._faulty: set[str] = set()
+        """Digests of files that stayed missing or damaged when they were read again. Such a file, which several artifacts can share,
+        is not read again another time."""
 
     @property
     def url(self) -> str:
@@ -182,18 +185,25 @@ class ArtifactStore:
         An artifact cannot be read if its manifest is damaged, or if the manifest or a file is not in the store. The
         contents of the files are not read; see :meth:`verify`.
         """
-
-        def check() -> None:
-            files = {file.digest: file for file in self.manifest(digest).files}.values()
-            sizes = self._each(lambda file: self.objects.size(blob_key(file.digest.removeprefix(PREFIX))), files)
-            absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
-            if absent:
-                raise ArtifactNotFound(f"{self.url}: file {absent[0]} of artifact {digest} is missing")
-
         try:
-            read_again(check, ArtifactNotFound)
+            files = {file.digest: file for file in self.manifest(digest).files}.values()
         except (ArtifactNotFound, DigestMismatch) as error:
             return str(error)
+
+        def absent() -> builtins.list[ManifestFile]:
+            sizes = self._each(lambda file: self.objects.size(blob_key(file.digest.removeprefix(PREFIX))), files)
+            return [file for file, size in zip(files, sizes, strict=True) if size != file.size]
+
+        def check() -> None:
+            if missing := absent():
+                raise ArtifactNotFound(f"{self.url}: file {missing[0].path} of artifact {digest} is missing")
+
+        try:
+            read_again(check, ArtifactNotFound, delays=self._delays(*files))
+        except ArtifactNotFound as error:
+            self._faulty.update(file.digest for file in absent())
+            return str(error)
+        self._faulty.difference_update(file.digest for file in files)
         return ""
 
     def list(self) -> Iterator[Manifest]:
@@ -202,7 +212,7 @@ class ArtifactStore:
             digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
             if is_digest(digest):
                 try:
-                    yield read_again(partial(self.manifest, digest), ArtifactNotFound)
+                    yield self.manifest(digest)
                 except ArtifactNotFound as error:
                     log.warning("%s, although the store lists it; this object is skipped", error)
 
@@ -271,8 +281,10 @@ class ArtifactStore:
         for file in group:
             sha256 = file.digest.removeprefix(PREFIX)
             try:
-                download(self.objects, blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
+                place = partials / sha256, _inside(dest, file.path)
+                download(self.objects, blob_key(sha256), file.size, sha256, *place, delays=self._delays(file))
             except (ArtifactNotFound, DigestMismatch) as error:
+                self._faulty.add(file.digest)
                 raise type(error)(f"artifact {artifact}, file {file.path}: {error}") from None
 
     def _fault(self, file: ManifestFile) -> str:
@@ -283,10 +295,16 @@ class ArtifactStore:
                 raise DigestMismatch(fault)
 
         try:
-            read_again(check, DigestMismatch, StoreUnreachable)
+            read_again(check, DigestMismatch, StoreUnreachable, delays=self._delays(file))
         except DigestMismatch as error:
+            self._faulty.add(file.digest)
             return str(error)
+        self._faulty.discard(file.digest)
         return ""
+
+    def _delays(self, *files: ManifestFile) -> tuple[float, ...]:
+        """Return the delays with which the files are read again; none if one of them is known to be faulty."""
+        return () if any(file.digest in self._faulty for file in files) else REREAD_DELAYS
 
     def _fault_of_read(self, file: ManifestFile) -> str:
         digest, size = hashlib.sha256(), 0

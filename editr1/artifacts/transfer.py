@@ -14,17 +14,26 @@ from pathlib import Path
 from editr1.artifacts.errors import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
 from editr1.artifacts.hashing import CHUNK
 from editr1.artifacts.objects import ObjectStore
-from editr1.artifacts.reliable import read_again
+from editr1.artifacts.reliable import REREAD_DELAYS, read_again
 
 ATTEMPTS = 5
 
 
-def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
+def download(
+    objects: ObjectStore,
+    key: str,
+    size: int,
+    sha256: str,
+    partial: Path,
+    target: Path,
+    *,
+    delays: tuple[float, ...] = REREAD_DELAYS,
+) -> None:
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
     After a connection error, the download continues with the first missing byte. The download fails after five
     (``ATTEMPTS``) consecutive requests without any data. If the bytes do not match the digest, the complete object is
-    downloaded again.
+    downloaded again, with ``delays`` in seconds.
 
     Raises:
         DigestMismatch: the object does not match its digest, even after several complete downloads.
@@ -46,7 +55,7 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
             attempt()
             _place(partial, target)
             return
-    read_again(attempt, DigestMismatch, ArtifactNotFound)
+    read_again(attempt, DigestMismatch, ArtifactNotFound, delays=delays)
     _place(partial, target)
 
 

@@ -9,7 +9,10 @@ from editr1.artifacts import ArtifactNotFound, DigestMismatch, open_store
 from editr1.cli.main import app
 
 
-def test_push_repairs_damaged_file_and_list_ignores_foreign_files(tmp_path: Path) -> None:
+def test_push_repairs_damaged_file_and_list_ignores_foreign_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editr1.artifacts.reliable.time.sleep", lambda _seconds: None)
     folder, store = tmp_path / "model", tmp_path / "store"
     folder.mkdir()
     (folder / "weights").write_text("good")

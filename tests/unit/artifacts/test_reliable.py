@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,32 @@ def test_bytes_that_stay_wrong_are_reported_as_damage(tmp_path: Path, folder: Pa
     with pytest.raises(DigestMismatch):
         store.fetch(manifest.digest, tmp_path / "got")
     assert objects.calls.count("stream") == 1 + len(reliable.REREAD_DELAYS)
+
+
+def test_file_that_stayed_damaged_is_read_only_once_for_other_artifacts(tmp_path: Path, folder: Path) -> None:
+    objects = Faulty(tmp_path / "s")
+    store = store_with(objects)
+    first, second = (store.commit(folder, kind="checkpoint", stage="x", run=run).digest for run in ("a", "b"))
+    (blob,) = (path for path in (tmp_path / "s" / "blobs").rglob("*") if path.is_file())
+    for content in (bytes(256), b"short"):
+        blob.write_bytes(content)
+        assert store.verify(first) or store.missing(first)
+    for use in (store.verify, store.missing, lambda digest: store.fetch(digest, tmp_path / "got")):
+        objects.calls.clear()
+        with suppress(DigestMismatch, ArtifactNotFound):
+            assert use(second)
+        assert objects.calls.count("stream") <= 1 and objects.calls.count("size") <= 2
+    store.commit(folder, kind="checkpoint", stage="x", run="b", repair=True)
+    assert store.verify(second) == [] and store.missing(second) == ""
+    objects.faults = {"stream": [bytes(256)]}
+    assert store.verify(first) == []
+
+
+def test_missing_manifest_is_read_as_often_as_a_damaged_one(tmp_path: Path) -> None:
+    objects = Faulty(tmp_path / "s")
+    store = store_with(objects)
+    assert "does not exist" in store.missing("sha256:" + "0" * 64)
+    assert objects.calls.count("get") == 1 + len(reliable.REREAD_DELAYS)
 
 
 def test_conditional_write_whose_answer_was_lost_succeeds(tmp_path: Path) -> None:
