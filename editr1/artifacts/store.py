@@ -21,6 +21,7 @@ from typing import TypeVar, Unpack
 from filelock import FileLock
 from pydantic import ValidationError
 
+from editr1.artifacts.destination import prepare_destination
 from editr1.artifacts.errors import (
     AlreadyExists,
     ArtifactNotFound,
@@ -146,13 +147,15 @@ class ArtifactStore:
         """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
 
         An existing file with the expected digest is not downloaded again. A file with a different digest is replaced.
-        Files that are not part of the artifact are not changed. An interrupted download is resumed by the next call,
-        even in another process. A file lock serializes calls for the same ``dest``.
+        Files of the artifact that was fetched into ``dest`` before are removed. If ``dest`` contains other files, the call
+        is refused, because a reader would take them for part of the artifact. An interrupted download is resumed by the
+        next call, even in another process. A file lock serializes calls for the same ``dest``.
 
         Raises:
             ArtifactNotFound, DigestMismatch: the manifest or a file is missing or damaged.
             InvalidManifest: for the same reasons as in :meth:`manifest`.
-            UnusableFolder: ``dest`` is not a folder, or contains a symbolic link that points outside it.
+            UnusableFolder: ``dest`` is not a folder, contains files that are not part of the artifact, or contains a
+                symbolic link that points outside it.
             StoreError: the store is unreachable, or the folder cannot be written.
         """
         manifest = self.manifest(digest)
@@ -160,6 +163,7 @@ class ArtifactStore:
             dest.mkdir(parents=True, exist_ok=True)
             partials = dest.parent / f".{dest.resolve().name}.partial"
             with FileLock(dest.parent / f".{dest.resolve().name}.lock"):
+                prepare_destination(dest, manifest)
                 wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
                 if wanted:
                     partials.mkdir(exist_ok=True)

@@ -86,6 +86,9 @@ def pull(
 ) -> None:
     """Download an artifact to a folder. If a download was interrupted, the command resumes it.
 
+    If the folder contains files that are not part of the artifact, the command exits with 2. Files that an earlier pull
+    of another artifact wrote there are removed.
+
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
     with reporting():

@@ -33,6 +33,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
 
+from editr1.artifacts.destination import check_no_foreign_files
 from editr1.data.errors import TableError, shorten
 from editr1.data.import_cases import DroppedPair, ImportCase, check_not_votes_on_pairs, find_pairs
 from editr1.data.import_forms import EmbeddedImages
@@ -42,6 +43,8 @@ from editr1.data.pair_conflicts import PairFault
 from editr1.data.schema import images_path
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, EditCase, PreferencePair, Quadruple
+
+_TABLES = ("cases", "quadruples", "pairs")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def import_folder(
     Raises:
         TableError: the table cannot be read, has a missing or unknown column, or contains votes on pairs.
         OSError: ``out`` is not a writable folder; this is checked before anything is read.
+        UnusableFolder: a folder of a table contains other files; this is checked before anything is read, too.
 
     Example:
         ``import_folder(Path("photos"), Path("photos/table.csv"), Path("photos-data"), max_side=512)``
@@ -168,6 +172,9 @@ def _check_folder(out: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "not writable", str(existing))
+    for name in _TABLES:
+        table = Path(f"{name}.parquet")
+        check_no_foreign_files(out / name, {table.name, images_path(table).name})
 
 
 def _replace(out: Path, cases: dict[str, ImportCase], images: ImportImages) -> list[Path]:
@@ -175,7 +182,7 @@ def _replace(out: Path, cases: dict[str, ImportCase], images: ImportImages) -> l
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".import-", dir=out) as scratch:
         files = [path.relative_to(scratch) for path in _write(Path(scratch), cases, images)]
-        for name in ("cases", "quadruples", "pairs"):
+        for name in _TABLES:
             table = out / name / f"{name}.parquet"
             table.unlink(missing_ok=True)
             images_path(table).unlink(missing_ok=True)

@@ -7,12 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from editr1.artifacts import OutageWait, open_store
+from editr1.artifacts import OutageWait, StoreError, open_store
+from editr1.artifacts.destination import check_destination
 from editr1.config.loader import load_settings, validate
-from editr1.config.store import store_at
+from editr1.config.store import StoreConfig, store_at
 from editr1.launch.checkout import git_revision
 from editr1.launch.execute import execute
 from editr1.launch.job_builder import JobContext, build_job
@@ -21,6 +23,7 @@ from editr1.launch.observer import Observer
 from editr1.parallel.heartbeat import FOLDER_VARIABLE
 from editr1.runs.job import PARENT_VARIABLE, RuntimeSettings
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.record import load_record
 from editr1.runs.references import parse_reference
 from editr1.runs.resolve import ResolvedStage, resolve_reference, stage_key
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec, check_run
@@ -58,7 +61,8 @@ def run_single_stage(
 
     The run is named ``name`` or, if that is None, after the folder (:func:`run_name_of`). The artifact store is
     ``store``, or ``<folder>/store`` if it is None. For ``replace``, see :func:`editr1.launch.execute.execute`. Raises
-    ConfigError, StageFailed, RunStopped.
+    ConfigError, StageFailed, RunStopped, and, before the stage starts, UnusableFolder if the folder of an output contains
+    other files than those of the artifact that was copied there before.
     """
     spec = RunSpec(
         api_version=API_VERSION,
@@ -68,6 +72,7 @@ def run_single_stage(
     )
     check_run(spec, f"editr1 {stage.kind}")
     config = store_at(store or (folder.resolve() / "store").as_uri())
+    _check_outputs(folder / "outputs", stage, config, spec.metadata.name)
     record, _ = execute(
         spec,
         folder=folder,
@@ -82,6 +87,20 @@ def run_single_stage(
     opened = open_store(config, OutageWait(config.outage_seconds))
     outputs = record.stages[stage.name].outputs
     return {name: opened.fetch(digest, folder / "outputs" / name) for name, digest in outputs.items()}
+
+
+def _check_outputs(folder: Path, stage: StageSpec, store: StoreConfig, run: str) -> None:
+    """Raise UnusableFolder if an output could not be copied to ``folder``, because its subfolder contains foreign files."""
+    for output in KINDS[stage.kind].outputs:
+        recorded = None
+        if (folder / output).is_dir():
+            opened = open_store(store)
+            with suppress(StoreError):  # The store may have been moved or cleaned since the output was copied.
+                record = load_record(opened, run, ignore_unreadable=True)
+                known = record.stages.get(stage.name) if record else None
+                if known is not None and output in known.outputs:
+                    recorded = opened.manifest(known.outputs[output])
+        check_destination(folder / output, recorded)
 
 
 def run_name_of(folder: Path) -> str:

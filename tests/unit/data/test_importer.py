@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from editr1.artifacts import UnusableFolder
 from editr1.data.check import check_file
 from editr1.data.errors import TableError
 from editr1.data.images import decode_image
@@ -213,3 +214,16 @@ def test_ragged_lines_other_encodings_and_missing_tables_are_reported(folder: Pa
         import_folder(folder, folder / "t.csv", tmp_path / "out")
     with pytest.raises(TableError, match="No such file"):
         import_folder(folder, folder / "none.csv", tmp_path / "out")
+
+
+def test_foreign_file_in_the_folder_of_a_table_is_refused_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = table_of(folder, [ROW])
+    assert import_folder(folder, rows, out).problems == []
+    (out / "pairs").mkdir()
+    (out / "pairs" / "part-2.parquet").write_bytes(b"x")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(UnusableFolder, match=r"pairs: .*part-2\.parquet") as caught:
+        import_folder(folder, tmp_path / "missing.csv", out)
+    assert caught.value.exit_code == 2
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
