@@ -11,13 +11,16 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from editr1.config.assign import assign, from_environment, scalar, split_override, without
 from editr1.config.errors import MAX_SHOWN, short
 from editr1.config.errors import ConfigError as ConfigError
 from editr1.config.merge import deep_merge
 from editr1.config.renamed import renamed
-from editr1.config.yaml import MAX_BYTES, InvalidYaml, parse_yaml
+from editr1.config.yaml import MAX_BYTES, parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
+Sources = Mapping[tuple[str, ...], str]
+"""What set a value, by the value's path: "environment variable NAME" or "--set NAME"."""
 _MAX_FAULTS = 20
 """Maximum number of faults in the message of an error."""
 
@@ -56,28 +59,39 @@ def load_settings(
     Example:
         ``load_settings(SftConfig, file=Path("sft.yaml"), overrides=["learning_rate=2e-4"])``
     """
+    data, sources = merge_settings(
+        file=file, values=values, env=env, env_prefix=env_prefix, env_section=env_section, overrides=overrides
+    )
+    return validate(model, data, where=where or (str(file) if file else ""), sources=sources)
+
+
+def merge_settings(
+    *,
+    file: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    env_prefix: str = "",
+    env_section: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> tuple[dict[str, Any], Sources]:
+    """Merge settings as :func:`load_settings` does, but without validating them.
+
+    Returns the settings, and the sources of those that were set by a variable or an override.
+    """
     data: dict[str, Any] = dict(values or {})
     if file is not None:
         data = deep_merge(data, read_yaml(file))
-    variables = {}
-    for variable, path, text in _from_env(env or {}, env_prefix):
-        full_path = [*env_section, *path]
-        variables[tuple(full_path)] = variable
-        _assign(data, full_path, _scalar(text, f"environment variable {variable}"))
-    data = with_overrides(data, overrides)
-    return validate(model, data, where=where or (str(file) if file else ""), variables=variables)
-
-
-def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of ``values`` in which each override ``a.b=c`` is applied.
-
-    Raises ConfigError if an override is malformed.
-    """
-    data = dict(values)
+    sources: dict[tuple[str, ...], str] = {}
+    for variable, path, text in from_environment(env or {}, env_prefix):
+        source = f"environment variable {variable}"
+        found = assign(data, [*env_section, *path], scalar(text, source), source)
+        sources = {**without(sources, found), found: source}
     for item in overrides:
-        path, text = _split_override(item)
-        _assign(data, path, _scalar(text, f"--set {'.'.join(path)}"))
-    return data
+        path, text = split_override(item)
+        source = f"--set {'.'.join(path)}"
+        found = assign(data, path, scalar(text, source), source)
+        sources = {**without(sources, found), found: source}
+    return data, sources
 
 
 def validate(
@@ -85,16 +99,16 @@ def validate(
     data: Mapping[str, Any],
     *,
     where: str = "",
-    variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
+    sources: Sources = MappingProxyType({}),
 ) -> M:
     """Return ``data`` as an instance of ``model``. Raises ConfigError with one line per fault if it is invalid.
 
-    ``variables`` maps the path of a value to the environment variable that set it, for error messages.
+    ``sources`` maps the path of a value to what set it, such as "environment variable X", for error messages.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(model, error, where=where, variables=variables))) from None
+        raise ConfigError("\n".join(explain(model, error, where=where, sources=sources))) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -121,19 +135,22 @@ def explain(
     error: ValidationError,
     *,
     where: str = "",
-    variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
+    sources: Sources = MappingProxyType({}),
 ) -> list[str]:
     """Return the faults of a validation error, each as a line ``where: a.b: message (got value)``.
 
-    If ``variables`` maps the path of a value to an environment variable, the line also names that variable.
+    If ``sources`` maps the path of a value to what set it, the line also names this source.
     """
     lines = []
     faults = error.errors(include_url=False)
     for fault in faults[:_MAX_FAULTS]:
         parts = tuple(str(part)[:MAX_SHOWN] for part in fault["loc"])
         head = ": ".join(part for part in (where, ".".join(parts)) if part)
-        if variable := next((name for path, name in variables.items() if parts[: len(path)] == path), None):
-            head += f" (environment variable {variable})"
+        at_parts = (name for path, name in sources.items() if parts[: len(path)] == path)
+        # A list that was replaced by a mapping is the fault of a value that was set inside it.
+        below = (name for path, name in sources.items() if _mapping_for_list(fault) and path[: len(parts)] == parts)
+        if source := next(at_parts, None) or next(below, None):
+            head += f" ({source})"
         lines.append(": ".join(part for part in (head, _message(model, fault)) if part))
     if len(faults) > _MAX_FAULTS:
         lines.append(f"{where or 'settings'}: and {len(faults) - _MAX_FAULTS} more faults")
@@ -149,10 +166,19 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(model, fault["loc"])
+    if _mapping_for_list(fault):
+        return (
+            f"must be a list, not a mapping; write the whole list, such as [{{name: a}}, {{name: b}}], because an entry can "
+            f"be set by its name only in a list that the file contains (got {short(fault['input'])})"
+        )
     message = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
     # If a validator checks a whole section, its message already contains the field and the value.
     of_section = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
     return message if fault["type"] == "missing" or of_section else f"{message} (got {short(fault['input'])})"
+
+
+def _mapping_for_list(fault: ErrorDetails) -> bool:
+    return fault["type"] in ("list_type", "tuple_type") and isinstance(fault["input"], Mapping)
 
 
 def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
@@ -161,6 +187,11 @@ def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
         return "unknown key"
     if (found := renamed(holder, name)) is not None:
         return found.message
+    if len(location) > 1 and name == str(location[-2]):
+        return f"unknown key; {name!r} is written twice; remove one of them"
+    inside = [key for key, info in holder.model_fields.items() if name in _fields_of(info.annotation)]
+    if inside:
+        return f"unknown key; did you mean '{inside[0]}.{name}'?"
     return f"unknown key; {nearest(name, [info.alias or key for key, info in holder.model_fields.items()])}"
 
 
@@ -178,70 +209,12 @@ def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[Bas
     return current
 
 
+def _fields_of(annotation: Any) -> Iterable[str]:
+    """Return the names of the settings in a section; none if ``annotation`` is not that of a section."""
+    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()
+
+
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in get_args(annotation) if (found := _model_in(arg)) is not None), None)
-
-
-def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:
-    """Return the environment variables whose names start with ``prefix``, sorted by name.
-
-    Each is a tuple (name of the variable, path of the setting, value).
-    """
-    if not prefix:
-        return []
-    names = sorted(name for name in env if name.startswith(prefix) and len(name) > len(prefix))
-    return [(name, name[len(prefix) :].lower().split("__"), env[name]) for name in names]
-
-
-def _split_override(item: str) -> tuple[list[str], str]:
-    key, separator, text = item.partition("=")
-    if not separator or not key.strip() or any(not part for part in key.split(".")):
-        raise ConfigError(f"--set {item!r}: expected a.b=value, such as learning_rate=1e-4")
-    return key.strip().split("."), text
-
-
-def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the value at ``path`` in ``data``.
-
-    Nested sections on the path are copied first, because other settings may share them.
-    """
-    holder: Any = data
-    for place, part in enumerate(path[:-1]):
-        key = _key(holder, part, path)
-        child = holder.get(key) if isinstance(holder, dict) else holder[key]
-        if isinstance(child, list | dict):
-            child = child.copy()
-        elif child is None:
-            child = {}
-        else:
-            raise ConfigError(
-                f"{'.'.join(path)}: {'.'.join(path[: place + 1])} is a value, not a section; set {'.'.join(path[: place + 1])} itself"
-            )
-        holder[key] = child
-        holder = child
-    holder[_key(holder, path[-1], path)] = value
-
-
-def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> Any:
-    """Return the key or index in ``holder`` that one component of a path denotes.
-
-    In a list, it is an index or the ``name`` of an entry.
-    """
-    if isinstance(holder, dict):
-        return part
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in holder]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(holder):
-        return int(part)
-    known = ", ".join(str(name) for name in names if name) or f"0 to {len(holder) - 1}"
-    raise ConfigError(f"{'.'.join(path)}: the list has no entry {part!r}; use one of: {known}")
-
-
-def _scalar(text: str, where: str) -> Any:
-    try:
-        return parse_yaml(text, where)
-    except InvalidYaml:
-        return text

@@ -120,18 +120,18 @@ def store_at(
     Raises ConfigError if ``url`` is not the address of a store, or if the value of a variable is invalid.
     """
     found: dict[str, object] = {"endpoint": endpoint, "region": region}
-    variables: dict[tuple[str, ...], str] = {}
+    sources: dict[tuple[str, ...], str] = {}
     if outage_seconds is not None:
         found["outage_seconds"] = outage_seconds
     elif text := (os.environ if env is None else env).get(OUTAGE_VARIABLE):
         found["outage_seconds"] = _number(text)
-        variables["outage_seconds",] = OUTAGE_VARIABLE
+        sources["outage_seconds",] = f"environment variable {OUTAGE_VARIABLE}"
     if url.startswith("s3://"):
         for name, value in options_from_environment(env).items():
             if not found.get(name):
                 found[name] = value
-                variables[name,] = _VARIABLES[name]
-    return validate(StoreConfig, {"url": url, "secure": secure, **found}, where="store", variables=variables)
+                sources[name,] = f"environment variable {_VARIABLES[name]}"
+    return validate(StoreConfig, {"url": url, "secure": secure, **found}, where="store", sources=sources)
 
 
 def _number(text: str) -> float | str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
+from editr1.config.assign import assign, scalar, split_override, without
 from editr1.config.base import Settings
-from editr1.config.loader import ConfigError, load_settings, validate
+from editr1.config.loader import ConfigError, Sources, load_settings, merge_settings, validate
 from editr1.parallel.heartbeat import TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
@@ -108,27 +110,36 @@ def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] |
     Raises:
         ConfigError: the file is invalid; the message has one line per error.
     """
-    own = [item for item in overrides if item.split(".")[0] in ("spec", "metadata")]
-    spec = load_settings(RunSpec, file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
+    own = [item for item in overrides if item.startswith(("spec.", "metadata."))]
+    data, sources = merge_settings(file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
+    spec = validate(RunSpec, data, where=str(file), sources=sources)
     spec = _with_environment(spec, env or {}, file)
     for item in (item for item in overrides if item not in own):
-        spec = _override_stage(spec, item)
-    check_run(spec, str(file))
+        spec, found, source = _override_stage(spec, item)
+        sources = {**without(sources, found), found: source}
+    check_run(spec, str(file), sources)
     return spec
 
 
-def check_run(spec: RunSpec, where: str) -> None:
-    """Raise ConfigError if ``spec`` is invalid, with one line per error."""
+def check_run(spec: RunSpec, where: str, sources: Sources = MappingProxyType({})) -> None:
+    """Raise ConfigError if ``spec`` is invalid, with one line per error.
+
+    ``sources`` maps the path of a value in the run file to what set it; see :func:`editr1.config.loader.validate`.
+    """
     faults: list[str] = []
     seen: dict[str, StageSpec] = {}
-    for stage in spec.spec.stages:
+    for index, stage in enumerate(spec.spec.stages):
         head = f"{where}: spec.stages.{stage.name}"
+        section = ("spec", "stages", str(index), "config")
+        of_stage = {path[len(section) :]: source for path, source in sources.items() if path[: len(section)] == section}
         if stage.name in seen:
             faults.append(f"{head}: the name is already used by an earlier stage; stage names must be unique")
         faults += _input_faults(stage, seen, head)
         faults += _reward_faults(stage, seen, head)
         try:
-            settings = validate(KINDS[stage.kind].settings_model(), stage.config, where=f"{head}.config")
+            settings = validate(
+                KINDS[stage.kind].settings_model(), stage.config, where=f"{head}.config", sources=of_stage
+            )
         except ConfigError as error:
             faults.append(str(error))
         else:
@@ -239,25 +250,32 @@ def _with_environment(spec: RunSpec, env: Mapping[str, str], file: Path) -> RunS
     return spec.model_copy(update={"spec": spec.spec.model_copy(update={"stages": stages})})
 
 
-def _override_stage(spec: RunSpec, item: str) -> RunSpec:
-    name, _, rest = item.partition(".")
+def _override_stage(spec: RunSpec, item: str) -> tuple[RunSpec, tuple[str, ...], str]:
+    """Return ``spec`` with the override ``<stage>.a.b=value``, the path that it sets, and its name for messages."""
+    path, text = split_override(item)
+    name, rest = path[0], path[1:]
     index = next((i for i, stage in enumerate(spec.spec.stages) if stage.name == name), None)
-    if index is None or not rest:
-        names = ", ".join(stage.name for stage in spec.spec.stages)
-        raise ConfigError(f"--set {item!r}: must begin with spec, metadata or a stage name ({names})")
-    stage = spec.spec.stages[index]
-    if "=" not in rest:
-        raise ConfigError(f"--set {item!r}: expected {name}.{rest}=VALUE")
-    field = rest.replace("=", ".").split(".")[0]
-    if field in StageSpec.model_fields and field not in KINDS[stage.kind].settings_model().model_fields:
+    names = ", ".join(stage.name for stage in spec.spec.stages)
+    if not rest and (name in ("spec", "metadata") or index is not None):
+        example = {"spec": "spec.seed=1", "metadata": "metadata.name=my-run"}.get(name, f"{name}.SETTING=VALUE")
         raise ConfigError(
-            f"--set {item!r}: {field!r} is a field of the stage, not of its config; use --set spec.stages.{item}"
+            f"--set {item!r}: the section {name} cannot be replaced as a whole; set single values, such as {example}"
         )
-    holder = load_settings(_Overridden, values={"config": stage.config}, overrides=[f"config.{rest}"])
+    if name in ("apiVersion", "kind"):
+        raise ConfigError(f"--set {item!r}: {name} can only be set in the run file; edit it there")
+    if index is None:
+        raise ConfigError(
+            f"--set {item!r}: {name!r} is no part of the run; begin with 'spec.', 'metadata.' or a stage and a dot ({names})"
+        )
+    stage = spec.spec.stages[index]
+    if rest[0] in StageSpec.model_fields and rest[0] not in KINDS[stage.kind].settings_model().model_fields:
+        raise ConfigError(
+            f"--set {item!r}: {rest[0]!r} is a field of the stage, not of its config; use --set spec.stages.{item}"
+        )
+    source = f"--set {'.'.join(path)}"
+    data = {name: stage.config}
+    found = assign(data, path, scalar(text, source), source)
     stages = list(spec.spec.stages)
-    stages[index] = stage.model_copy(update={"config": holder.config})
-    return spec.model_copy(update={"spec": spec.spec.model_copy(update={"stages": stages})})
-
-
-class _Overridden(Settings):
-    config: dict[str, Any]
+    stages[index] = stage.model_copy(update={"config": data[name]})
+    changed = spec.model_copy(update={"spec": spec.spec.model_copy(update={"stages": stages})})
+    return changed, ("spec", "stages", str(index), "config", *found[1:]), source
