@@ -44,7 +44,7 @@ def test_scientific_notation_is_parsed_as_a_number() -> None:
         (["inner.rat=3"], ["inner.rat", "did you mean 'rate'"]),
         (["steps=0"], ["steps", "greater than or equal to 1", "got 0"]),
         (["steps"], ["expected a.b=value"]),
-        (["name=b", "name.x=1"], ["name", "is a value, not a section"]),
+        (["name=b", "name.x=1"], ["--set name.x", "name is a value ('b'), not a section", "set name itself"]),
     ],
 )
 def test_error_contains_field_value_and_allowed_range(overrides: list[str], words: list[str]) -> None:

@@ -63,13 +63,3 @@ def test_the_last_source_of_a_value_is_named(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_run(file, ["make.labeller=bar"], env={variable: "foo"})
     assert "(--set make.labeller)" in str(caught.value) and variable not in str(caught.value)
-    assert (
-        load_run(
-            file,
-            ["make.labeller=shapes"],
-            env={variable: "foo"},
-        )
-        .spec.stages[0]
-        .config["labeller"]
-        == "shapes"
-    )
