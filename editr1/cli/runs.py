@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,27 +75,34 @@ def show(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the stages of a run with their state, attempts, metrics and outputs.
+    """Show the stages of a run with their state, attempts, metrics and outputs, and the process that executes the run.
 
     Example: editr1 runs show quickstart --json | jq .stages.grpo.metrics
     """
     from rich.table import Table
 
     from editr1.cli.view import format_value
-    from editr1.runs.find import find_record
+    from editr1.runs.find import find_record_and_store
+    from editr1.runs.holder import run_holder
     from editr1.terminal.console import output_console
 
     with reporting():
-        record = find_record(runs_dir, open_store_option(store, cluster), name)
-    if record is None:
-        raise _not_found(name, store or cluster or runs_dir)
+        found = find_record_and_store(runs_dir, open_store_option(store, cluster), name)
+        if found is None:
+            raise _not_found(name, store or cluster or runs_dir)
+        record, opened = found
+        holder = run_holder(opened, name)
     if as_json:
-        echo(record.model_dump_json(indent=2))
+        shown = json.loads(record.model_dump_json())
+        shown["holder"] = holder.model_dump(mode="json") if holder else None
+        echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     console = output_console()
     console.print(
         f"{record.name}: {record.state}, seed {record.seed}, git revision {record.git_revision[:12] or 'unknown'}"
     )
+    if holder is not None:
+        echo(holder.sentence(time.time()))
     table = Table("stage", "state", "attempts", "seconds", "metrics", "outputs")
     for stage in record.stages.values():
         seconds = sum((a.ended or time.time()) - a.started for a in stage.attempts)

@@ -77,6 +77,8 @@ class _Beat(BaseModel):
 
     count: int
     ended: bool = False
+    time: float | None = None
+    """Time of the update on the clock of the process that executes the run, in seconds since the epoch. Only shown to users."""
 
 
 class Claim:
@@ -102,19 +104,28 @@ class Claim:
 
     def beat(self, count: int, *, ended: bool = False) -> None:
         """Update the heartbeat. If ``ended`` is True, release the run."""
-        self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended)))
+        self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended, time=time.time())))
 
     def last_beat(self) -> tuple[int, bool]:
         """Return the heartbeat counter, and whether the process has released the run."""
+        beat = self._read_beat()
+        return (beat.count, beat.ended) if beat else (0, False)
+
+    def last_beat_time(self) -> float | None:
+        """Return the time of the last heartbeat, in seconds since the epoch on the clock of the process; None if it is unknown."""
+        beat = self._read_beat()
+        return beat.time if beat else None
+
+    def _read_beat(self) -> _Beat | None:
         data = self._store.get_record(self._beat_key)
         if data is None:
-            return 0, False
+            return None
+        where = f"{self._store.url}: records/{self._beat_key}"
         try:
-            beat = parse_stored(_Beat, data, f"{self._store.url}: records/{self._beat_key}", remedy="it is ignored")
+            return parse_stored(_Beat, data, where, remedy="it is ignored", ignore_unknown=True)
         except DamagedRecord as error:
             warn_once(str(error))
-            return 0, False
-        return beat.count, beat.ended
+            return None
 
     @property
     def _beat_key(self) -> str:
