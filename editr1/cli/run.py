@@ -70,7 +70,11 @@ def run(
         ),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only check the run file, its settings and its inputs.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Only check the run file, its settings, its inputs and its artifact store. Nothing is written.",
+        ),
     ] = False,
     name: NameOption = None,
     replace: ReplaceOption = False,
@@ -98,7 +102,7 @@ def run(
     from editr1.config.store import store_at
     from editr1.launch.kubernetes.connect import load_cluster, store_config
     from editr1.launch.local.processes import end_with_parent
-    from editr1.runs.check import check_inputs
+    from editr1.runs.check import check_inputs, check_store
     from editr1.runs.spec import load_run
 
     with reporting():
@@ -108,18 +112,25 @@ def run(
                 {"--detach": detach, "--no-operator": no_operator, "--cluster": cluster, "--namespace": namespace}
             )
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
-        for note in check_inputs(spec, _local_store(spec, runs_dir / spec.metadata.name) if check else None, str(file)):
-            echo(note)
         target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
-        if check:
-            count = len(spec.spec.stages)
-            echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
-            return
         if on is Backend.KUBERNETES:
             target = load_cluster(
                 cluster, [*cluster_overrides(namespace), *(["use_operator=false"] if no_operator else [])]
             )
             opened = store_config(target, spec.spec.store)
+        checked: ArtifactStore | None = None
+        notes: list[str] = []
+        if check:
+            folder = runs_dir / spec.metadata.name
+            checked, notes = check_store(
+                opened or store_at((folder / "store").resolve().as_uri()), f"{file}: spec.store"
+            )
+        for note in [*notes, *check_inputs(spec, checked, str(file))]:
+            echo(note)
+        if check:
+            count = len(spec.spec.stages)
+            echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
+            return
         options = OperatorOptions(detach, replace, (spec.metadata.name,) if name else ())
         if name:
             # If the run file has no store, the renamed run shares the store of the original run, so that finished
@@ -161,18 +172,6 @@ def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
     if store is None:
         return spec
     return spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": store})})
-
-
-def _local_store(spec: RunSpec, folder: Path) -> ArtifactStore | None:
-    """Open the artifact store of a run for --check.
-
-    Returns None if the store is not on this machine or does not exist yet.
-    """
-    from editr1.artifacts import open_store
-    from editr1.config.store import store_at
-
-    config = store_at(spec.spec.store or (folder.resolve() / "store").as_uri())
-    return open_store(config) if config.folder is not None and config.folder.is_dir() else None
 
 
 def _execute(

@@ -1,13 +1,14 @@
-"""Check that the inputs of a run exist before any stage is started."""
+"""Check that the inputs and the artifact store of a run exist before any stage is started."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from editr1.artifacts import ArtifactStore
+from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.errors import StoreError
 from editr1.artifacts.weights import UnusableModel, check_model_folder
 from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
 from editr1.errors import is_retryable
 from editr1.runs.kinds import KINDS
 from editr1.runs.references import Scheme, parse_reference
@@ -53,6 +54,33 @@ def check_inputs(spec: RunSpec, store: ArtifactStore | None, where: str) -> list
         kind = UnusableModel if kinds == {UnusableModel} else ConfigError
         raise kind("\n".join(map(str, faults)))
     return notes
+
+
+def check_store(config: StoreConfig, head: str) -> tuple[ArtifactStore | None, list[str]]:
+    """Check that the artifact store of a run can be read, without writing to it.
+
+    Args:
+        config: settings of the store.
+        head: beginning of the messages, such as "run.yaml: spec.store".
+
+    Returns:
+        The store, or None if it is a folder that does not exist yet or a server that did not respond in time; and notes
+        about a server that did not respond.
+
+    Raises:
+        ConfigError: the bucket does not exist, there are no credentials, or the server rejects them.
+    """
+    if config.folder is not None:
+        return (open_store(config) if config.folder.is_dir() else None), []
+    from editr1.artifacts.bucket import probe_bucket
+
+    try:
+        probe_bucket(config)
+    except StoreError as error:
+        if is_retryable(error.exit_code):
+            return None, [f"{head}: {config.url} was not checked: {error}"]
+        raise ConfigError(f"{head}: {error}") from None
+    return open_store(config), []
 
 
 def _check(text: str, store: ArtifactStore | None, head: str, expected: str | None) -> None:

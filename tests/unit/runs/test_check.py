@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from editr1.artifacts import StoreUnreachable
+from editr1.artifacts.bucket import probe_bucket
 from editr1.cli.main import app
 from editr1.config.loader import ConfigError
+from editr1.config.store import store_at
 from editr1.errors import ExitCode
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import load_run
@@ -106,3 +111,34 @@ def test_shown_run_file_is_the_same_run(tmp_path: Path) -> None:
     both = [load_run(path).spec for path in (file, tmp_path / "shown.yaml")]
     first, second = (full_config(spec.stages[0].kind, spec.stages[0].config, spec.seed) for spec in both)
     assert first == second and first["seed"] == 3
+
+
+def s3_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("EDITR1_S3_ENDPOINT", endpoint)
+    monkeypatch.setenv("EDITR1_S3_ACCESS_KEY", "key")
+    monkeypatch.setenv("EDITR1_S3_SECRET_KEY", "secret")
+
+
+def test_s3_store_without_credentials_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3_environment(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.delenv("EDITR1_S3_SECRET_KEY")
+    done = check(run_file(tmp_path), "--store", "s3://bucket/x")
+    assert done.exit_code == ExitCode.CONFIG, done.output
+    assert "run.yaml: spec.store: s3://bucket/x: EDITR1_S3_SECRET_KEY is not set" in done.output
+
+
+def test_s3_store_that_does_not_respond_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3_environment(monkeypatch, "http://127.0.0.1:9")
+    done = check(run_file(tmp_path), "--store", "s3://bucket/x")
+    assert done.exit_code == 0, done.output
+    assert "run.yaml: spec.store: s3://bucket/x was not checked: " in done.output
+    assert "not reachable" in done.output and "the run file is valid" in done.output
+
+
+def test_s3_server_that_accepts_and_never_answers_ends_the_check_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        s3_environment(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(StoreUnreachable, match=r"did not respond within 0\.3 s"):
+            probe_bucket(store_at("s3://bucket/x"), 0.3)
+        assert time.monotonic() - began < 5
