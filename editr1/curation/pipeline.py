@@ -104,8 +104,9 @@ def _check_inputs(cases: Path, candidates: Path | None) -> None:
 async def _curate(
     config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks, usage_file: Path | None
 ) -> tuple[dict[str, float], tuple[dict[str, int], int]]:
+    pool = load_expert_examples(config.experts)  # reports a missing file, which the fingerprint also reads
+    experts = pool if config.num_examples else []
     folder = out / "parts" / _fingerprint(config, cases, candidates)
-    experts = load_expert_examples(config.experts) if config.num_examples else []
     with ExitStack() as stack:
 
         def records(name: str) -> RecordFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from editr1.curation.candidates import make_candidates
 from editr1.curation.choose import split_cases
 from editr1.curation.errors import CurationError
 from editr1.curation.pairs import attach_principles
+from editr1.curation.pipeline import curate
 from editr1.curation.records import RecordFile
 from editr1.curation.rows import RowBuilder
 from editr1.curation.select import verdict_trace
@@ -274,3 +276,11 @@ def test_items_that_fail_again_do_not_exceed_the_fraction_that_allowed_them_befo
     assert context.missing_items() == ({"think: UnreadableAnswer": 25}, 500)
     with pytest.raises(CurationError, match="more than the setting max_failed_fraction"):
         _run_items(failing, done=475, total=500, max_failed_fraction=0.03)
+
+
+@pytest.mark.parametrize("num_examples", [0, 2])
+def test_missing_file_of_expert_examples_is_named(tmp_path: Path, case: EditCase, num_examples: int) -> None:
+    write_table(tmp_path / "cases.parquet", [case], EditCase)
+    config = CurateConfig(experts=tmp_path / "nope.jsonl", num_examples=num_examples)
+    with pytest.raises(CurationError, match=r"nope\.jsonl: cannot read the pool of expert examples"):
+        curate(config, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path / "out")
