@@ -73,7 +73,7 @@ def test_committed_files_are_fetched_unchanged(store: ArtifactStore, folder: Pat
     assert [file.path for file in manifest.files] == ["config.json", "empty", "sub/copy", "sub/weights ü.bin"]
     assert store.manifest(manifest.digest) == manifest
     assert content(store.fetch(manifest.digest, tmp_path / "got")) == content(folder)
-    assert sorted(path.name for path in tmp_path.glob(".got*")) == [".got.lock"]
+    assert sorted(path.name for path in tmp_path.glob(".got*")) == [".got.lock", ".got.manifest.json"]
     assert store.verify(manifest.digest) == []
     assert list(store.list()) == [manifest]
 
