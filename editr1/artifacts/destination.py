@@ -94,9 +94,10 @@ def _paths(*manifests: Manifest) -> set[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Return the paths of all files below ``folder``, relative to it and sorted. Links to folders count as files."""
-    found = []
-    for current, folders, names in os.walk(folder):
-        links = [name for name in folders if (Path(current) / name).is_symlink()]
-        found += [(Path(current) / name).relative_to(folder).as_posix() for name in [*names, *links]]
-    return sorted(found)
+    """Return the paths of all files below ``folder``, relative to it and sorted.
+
+    Links to folders are not followed: no artifact can contain one, and a fetch through one is refused.
+    """
+    return sorted(
+        (Path(current) / name).relative_to(folder).as_posix() for current, _, names in os.walk(folder) for name in names
+    )
