@@ -11,6 +11,7 @@ import torch
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.sft import SftConfig
+from editr1.config.verifier import LoraSettings
 from editr1.shapes.tiny_verifier import build_tiny_verifier
 from editr1.telemetry import Progress, TrainHooks
 from tests.integration.conftest import train_in_processes
@@ -25,44 +26,52 @@ from tests.unit.verifier.gradients import (
     sft_steps,
 )
 
-LAYOUTS = [("fp32", 1), ("fp32", 4), ("fp32", 6), ("bf16-mixed", 4)]
-"""Precision and number of accumulation steps."""
+LORA = LoraSettings(rank=4, alpha=6.0, targets="all")
+LAYOUTS = [("fp32", 1, None), ("fp32", 4, None), ("fp32", 6, None), ("bf16-mixed", 4, None), ("fp32", 4, LORA)]
+"""Precision, number of accumulation steps, and adapters."""
+Layout = tuple[str, int, LoraSettings | None]
 TIMING = {"tokens_per_second"}
 
 
-def sft_config(precision: str, accumulation: int, processes: int) -> SftConfig:
+def name_of(kind: str, precision: str, accumulation: int, lora: LoraSettings | None) -> str:
+    return f"{kind}-{precision}-{accumulation}{'-lora' if lora else ''}"
+
+
+def sft_config(layout: Layout, processes: int) -> SftConfig:
+    precision, accumulation, lora = layout
     return SftConfig(
         max_steps=1, batch_size=24, micro_batch_size=24 // accumulation // processes, warmup_steps=0, max_grad_norm=0.0,
-        precision=precision, device="cpu",
+        precision=precision, lora=lora, device="cpu",
     )  # fmt: skip
 
 
-def gcpo_config(precision: str, accumulation: int, processes: int) -> GcpoConfig:
+def gcpo_config(layout: Layout, processes: int) -> GcpoConfig:
     """Return settings with two passes and a KL term.
 
     In fp32, the update is so large that some ratios are clipped. In bf16, rounding would move tokens across the clip boundary,
     where the gradient jumps, so the update is smaller.
     """
+    precision, accumulation, lora = layout
     return GcpoConfig(
         rollouts=1, passes=2, pairs_per_rollout=6, num_traces=2, micro_batch_size=24 // accumulation // processes,
-        warmup_steps=0, max_grad_norm=0.0, learning_rate=1e-3 if precision == "fp32" else 1e-4, beta=0.1, precision=precision, device="cpu",
+        warmup_steps=0, max_grad_norm=0.0, learning_rate=1e-3 if precision == "fp32" else 1e-4, beta=0.1, precision=precision,
+        lora=lora, device="cpu",
     )  # fmt: skip
 
 
-def train_all(root: Path, out: Path, layouts: list[tuple[str, int]], processes: int, rank: int) -> None:
+def train_all(root: Path, out: Path, layouts: list[Layout], processes: int, rank: int) -> None:
     """Train with every layout, and save the steps and the progress of rank 0."""
     torch.set_num_threads(1)
-    for precision, accumulation in layouts:
+    for layout in layouts:
         for kind in ("sft", "gcpo"):
-            name = f"{kind}-{precision}-{accumulation}"
-            folder = out / name
+            folder = out / name_of(kind, *layout)
             folder.mkdir(parents=True, exist_ok=True)
             hooks = TrainHooks(progress=Progress(folder / "progress.jsonl" if rank == 0 else None))
             if kind == "sft":
-                config = sft_config(precision, accumulation, processes)
+                config = sft_config(layout, processes)
                 steps = sft_steps(config, root / "model", root / "rows.parquet", folder / "out", hooks)
             else:
-                settings = gcpo_config(precision, accumulation, processes)
+                settings = gcpo_config(layout, processes)
                 pairs = root / "pairs.parquet"
                 steps = gcpo_steps(settings, root / "model", pairs, folder / "out", TRACES, hooks)
             if rank == 0:
@@ -94,7 +103,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_gradient_pairs(folder)
     (folder / "program.py").write_text(PROGRAM)
     train_in_processes(folder / "program.py", 2, folder / "two", str(folder), str(folder / "two"))
-    train_all(folder, folder / "one", [("fp32", 4)], 1, 0)
+    train_all(folder, folder / "one", [("fp32", 4, None)], 1, 0)
     return folder
 
 
@@ -108,22 +117,24 @@ def metrics_of(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in metrics.items() if name not in TIMING} for metrics in found]
 
 
-@pytest.mark.parametrize(("precision", "accumulation"), LAYOUTS)
-def test_gradients_on_two_processes_are_those_of_the_formulas(root: Path, precision: str, accumulation: int) -> None:
-    name = f"{precision}-{accumulation}"
-    (step,) = steps_of(root / "two" / f"sft-{name}")
-    expected = sft_reference(root / "model", root / "rows.parquet", precision=precision)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: name_of("two", *layout))
+def test_gradients_on_two_processes_are_those_of_the_formulas(root: Path, layout: Layout) -> None:
+    name = name_of("sft", *layout)
+    sft = sft_config(layout, 2)
+    (step,) = steps_of(root / "two" / name)
+    expected = sft_reference(sft, root / "model", root / "rows.parquet", step.weights)
     difference = relative_difference(step.gradient, expected)
-    print(f"sft, {precision}, 2 x {accumulation}: {difference:.1e}", file=sys.stderr)
-    assert difference < LARGEST_DIFFERENCE[precision]
-    config = gcpo_config(precision, accumulation, 2)
-    steps = steps_of(root / "two" / f"gcpo-{name}")
+    print(f"{name}, 2 processes: {difference:.1e}", file=sys.stderr)
+    assert difference < LARGEST_DIFFERENCE[sft.precision]
+    name = name_of("gcpo", *layout)
+    gcpo = gcpo_config(layout, 2)
+    steps = steps_of(root / "two" / name)
     assert len(steps) == 2
     for number, step in enumerate(steps, start=1):
-        expected = gcpo_reference(config, root / "model", root / "pairs.parquet", TRACES, step.weights)
+        expected = gcpo_reference(gcpo, root / "model", root / "pairs.parquet", TRACES, steps[0].weights, step.weights)
         difference = relative_difference(step.gradient, expected)
-        print(f"gcpo, {precision}, 2 x {accumulation}, pass {number}: {difference:.1e}", file=sys.stderr)
-        assert difference < LARGEST_DIFFERENCE[precision]
+        print(f"{name}, 2 processes, pass {number}: {difference:.1e}", file=sys.stderr)
+        assert difference < LARGEST_DIFFERENCE[gcpo.precision]
 
 
 @pytest.mark.parametrize("kind", ["sft", "gcpo"])

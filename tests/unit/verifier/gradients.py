@@ -1,7 +1,7 @@
 """Gradients of SFT and GCPO: those that the trainers use, and those that follow from the formulas.
 
 The reference reads one trace at a time, without padding, and uses nothing of the trainers: neither their losses, rewards
-and advantages nor their division of a batch.
+and advantages nor their division of a batch. For LoRA, it uses nothing of peft: see :mod:`tests.unit.verifier.adapters`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from editr1.verifier.chat import build_messages
 from editr1.verifier.gcpo import GcpoTrainer, train_gcpo
 from editr1.verifier.model import load_processor, load_template
 from editr1.verifier.sft import _SftTrainer, train_sft
-
-Gradient = dict[str, Tensor]
+from tests.unit.verifier.adapters import Gradient, adapter_gradient, fill_adapters, merged_weights
 
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "bf16-mixed": 0.03}
 """Largest relative difference that rounding explains, by precision. A wrong normalisation differs by 5 % and more."""
@@ -90,33 +89,36 @@ def gcpo_steps(
     return steps
 
 
-def sft_reference(model: Path, rows: Path, *, mask_prompt: bool = True, precision: str = "fp32") -> Gradient:
-    """Return the gradient of the mean cross entropy over all trained tokens of all ``rows``."""
-    reader = _Reader(model, precision)
-    network = reader.network()
+def sft_reference(config: SftConfig, model: Path, rows: Path, weights: Gradient) -> Gradient:
+    """Return the gradient of the mean cross entropy over all trained tokens of all ``rows`` at ``weights``."""
+    reader = _Reader(model, config.precision, _scale(config))
+    network = reader.network(weights)
     sums, count = [], 0
     for row in read_table(rows, SftRow):
         case = row.quadruple.case
         images = [decode_image(case.source.data), decode_image(row.quadruple.candidate.image.data)]
         prompt = reader.prompt(case.instruction, case.principles)
         answer = reader.tokenizer(f"{row.trace}<|im_end|>\n", add_special_tokens=False)["input_ids"]
-        values = reader.log_probabilities(network, prompt, images, answer, whole=not mask_prompt)
+        values = reader.log_probabilities(network, prompt, images, answer, whole=not config.mask_prompt)
         count += len(values)
         sums.append(-values.sum())
     (torch.stack(sums).sum() / count).backward()
-    return gradient_of(network)
+    return reader.gradient(network, weights)
 
 
-def gcpo_reference(config: GcpoConfig, model: Path, pairs: Path, traces: Traces, weights: Gradient) -> Gradient:
+def gcpo_reference(
+    config: GcpoConfig, model: Path, pairs: Path, traces: Traces, sampled: Gradient, weights: Gradient
+) -> Gradient:
     """Return the gradient of the loss of GCPO (arXiv 2604.27505, section 3.2) at ``weights``.
 
     For each pair, the loss is -1/(2N) times the sum over its 2N traces of the mean over tokens of
-    min(rho A, clip(rho) A) - beta rho (1 / rho + log(rho) - 1), where rho is the ratio to ``model``, which sampled the
-    traces and is the reference of the KL term. The loss of a rollout is the mean over its pairs, also over those without a
-    signal.
+    min(rho A, clip(rho) A) - beta rho (q - log(q) - 1). Here rho is the ratio of a token's probability to that of the policy
+    that sampled the traces, whose weights are ``sampled``, and q is the ratio of its probability under the reference of the
+    KL term, which is ``model`` without adapters, to that of the policy. The loss of a rollout is the mean over its pairs,
+    also over those without a signal.
     """
-    reader = _Reader(model, config.precision)
-    old, network = reader.network(), reader.network(weights)
+    reader = _Reader(model, config.precision, _scale(config))
+    frozen, old, network = reader.network(), reader.network(sampled), reader.network(weights)
     loss = torch.zeros(())
     for pair, (winner, loser) in zip(read_table(pairs, PreferencePair), traces, strict=True):
         prompt = reader.prompt(pair.case.instruction, pair.case.principles)
@@ -127,15 +129,18 @@ def gcpo_reference(config: GcpoConfig, model: Path, pairs: Path, traces: Traces,
             for trace, reward in zip(written, rewards, strict=True):
                 answer = _tokens(reader.tokenizer, trace)
                 with torch.no_grad():
-                    before = reader.log_probabilities(old, prompt, images, answer, config.temperature)
+                    before, first = (
+                        reader.log_probabilities(policy, prompt, images, answer, config.temperature)
+                        for policy in (old, frozen)
+                    )
                 now = reader.log_probabilities(network, prompt, images, answer, config.temperature)
                 ratio, advantage = (now - before).exp(), reward - mean
                 clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-                divergence = ratio * ((before - now).exp() - (before - now) - 1)
+                divergence = ratio * ((first - now).exp() - (first - now) - 1)
                 value = torch.minimum(ratio * advantage, clipped * advantage) - config.beta * divergence
                 loss = loss - value.mean() / (2 * config.num_traces * len(traces))
     loss.backward()
-    return gradient_of(network)
+    return reader.gradient(network, weights)
 
 
 def relative_difference(found: Gradient, expected: Gradient) -> float:
@@ -178,11 +183,20 @@ def _tokens(tokenizer: Any, trace: Written) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class _Reader:
-    """Log-probabilities of one trace at a time."""
+def _scale(config: SftConfig | GcpoConfig) -> float | None:
+    """Return the factor of the adapters' output, or None without adapters."""
+    return config.lora and config.lora.alpha / config.lora.rank
 
-    def __init__(self, model: Path, precision: str) -> None:
-        self._model, self._autocast = model, precision == "bf16-mixed"
+
+class _Reader:
+    """Log-probabilities of one trace at a time, by networks without adapters.
+
+    ``scale`` is the factor of the adapters' output if all weights that are given to this class are those of a network with
+    adapters.
+    """
+
+    def __init__(self, model: Path, precision: str, scale: float | None) -> None:
+        self._model, self._autocast, self._scale = model, precision == "bf16-mixed", scale
         self._template = load_template(model)
         self._processor = load_processor(model, self._template)
         self.tokenizer = self._processor.tokenizer
@@ -190,9 +204,15 @@ class _Reader:
     def network(self, weights: Gradient | None = None) -> Any:
         network = Qwen2_5_VLForConditionalGeneration.from_pretrained(self._model, dtype="float32")
         if weights is not None:
+            full = weights if self._scale is None else merged_weights(weights, self._scale)
             for name, parameter in network.named_parameters():
-                parameter.data.copy_(weights[name])
+                parameter.data.copy_(full[name])
         return network
+
+    def gradient(self, network: Any, weights: Gradient) -> Gradient:
+        """Return the gradient of ``network`` at ``weights``. With adapters, return the gradient of the adapters."""
+        full = gradient_of(network)
+        return full if self._scale is None else adapter_gradient(full, weights, self._scale)
 
     def prompt(self, instruction: str, principles: Any) -> str:
         messages = build_messages(self._template, instruction, principles)
@@ -230,6 +250,7 @@ def _recorded_steps(trainer: type) -> Iterator[list[Step]]:
 
     def create_optimizer(self: Any, *args: Any, **kwargs: Any) -> Any:
         optimizer = create(self, *args, **kwargs)
+        fill_adapters(self.model)
         step = optimizer.step
 
         def record(*step_args: Any, **step_kwargs: Any) -> Any:
