@@ -12,20 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from editr1.data.images import encode_png
-from editr1.data.types import (
-    Candidate,
-    Category,
-    EditCase,
-    EncodedImage,
-    PreferencePair,
-    Principle,
-    Scored,
-    ScoreFailure,
-    Verdict,
-)
+from editr1.data.types import Category, EncodedImage, PreferencePair, Principle, Scored, ScoreFailure
 from editr1.evaluation.benchmarks import GEditRatings, ImgEditItem, TigerGroup, gedit_table, imgedit_table, tiger_table
 from editr1.evaluation.benchmarks.editscore import Comparison, EditScoreRow, editscore_table
 from editr1.evaluation.editor_eval import EditRow, editor_metrics
@@ -33,6 +21,7 @@ from editr1.evaluation.judge import Ratings
 from editr1.evaluation.metrics import Bootstrap, Estimate, macro_mean, mean_estimate, pair_accuracy, ratio_estimate
 from editr1.evaluation.pairs import PairScores, compare_verifiers, verdict_accuracy
 from editr1.reproduce.nested_bootstrap import nested_estimate
+from tests.unit.evaluation import examples
 
 BOOTSTRAP = Bootstrap(samples=300)
 CASES, EDITS = 50, 4
@@ -42,26 +31,20 @@ ONE_PATH = Path("singleturn")
 
 
 def image(number: int) -> EncodedImage:
-    return EncodedImage(data=encode_png(Image.new("RGB", (8, 8), (number % 256, number // 256, 0))))
+    return examples.image(number % 256, number // 256, 0)
 
 
 def ranked_pairs(sources: int = CASES) -> tuple[PreferencePair, ...]:
     """Return the six pairs of each of ``CASES`` rankings of four edits."""
-    cases = [
-        EditCase(case_id=f"case{c}", source=image(c % sources), instruction="i", principles=QUESTIONS)
-        for c in range(CASES)
-    ]
-    edits = [Candidate(candidate_id=f"edit{e}", editor="e", image=image(1000 + e)) for e in range(EDITS)]
+    cases = [examples.case_of(f"case{c}", image(c % sources), QUESTIONS) for c in range(CASES)]
+    edits = [image(1000 + e) for e in range(EDITS)]
     return tuple(
-        PreferencePair(pair_id=f"{case.case_id}-{a}{b}", case=case, winner=edits[a], loser=edits[b])
-        for case in cases
-        for a, b in RANKED
+        examples.pair_of(f"{case.case_id}-{a}{b}", case, edits[a], edits[b]) for case in cases for a, b in RANKED
     )
 
 
-def scored(score: float, parsed: int = 1, unparsed: int = 0, answer: int = 1) -> Scored:
-    verdict = Verdict(scores=(answer,), average=1.0, score=score, reasoning="")
-    return Scored(score=score, verdicts=(verdict,) * parsed, unparsed=("no score",) * unparsed, model_digest="m")
+def scored(score: float, parsed: int = 1, unparsed: int = 0) -> Scored:
+    return examples.scored_by([examples.verdict(score, [1])] * parsed, ["no score"] * unparsed)
 
 
 def ranking_scores(rng: np.random.Generator, cases: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,9 +166,7 @@ def test_metrics_of_verifiers_resample_source_images() -> None:
 
 def test_metrics_of_editors_resample_source_images() -> None:
     rng = np.random.default_rng(4)
-    cases = [
-        EditCase(case_id=f"case{c}", source=image(c % 20), instruction="i", principles=QUESTIONS) for c in range(60)
-    ]
+    cases = [examples.case_of(f"case{c}", image(c % 20), QUESTIONS) for c in range(60)]
     before, after = (
         [EditRow(case, b"png", scored(float(score))) for case, score in zip(cases, rng.random(60) * 10, strict=True)]
         for _ in range(2)

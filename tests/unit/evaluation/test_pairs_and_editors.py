@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,17 +9,7 @@ import pytest
 from PIL import Image
 
 from editr1.data.images import decode_image
-from editr1.data.types import (
-    Candidate,
-    Category,
-    EditCase,
-    EncodedImage,
-    PreferencePair,
-    Principle,
-    Scored,
-    ScoreFailure,
-    Verdict,
-)
+from editr1.data.types import Category, EditCase, EncodedImage, PreferencePair, Principle, Scored, ScoreFailure
 from editr1.evaluation.editor_eval import editor_metrics, evaluate_editor, gallery
 from editr1.evaluation.pairs import (
     compare_verifiers,
@@ -30,6 +19,7 @@ from editr1.evaluation.pairs import (
     verifier_metrics,
 )
 from editr1.evaluation.scoring import ScorerError, TooManyFailures, failures, score_in_batches
+from tests.unit.evaluation import examples
 
 PRINCIPLES = (
     Principle(question="bright?", category=Category.FOLLOW),
@@ -38,9 +28,7 @@ PRINCIPLES = (
 
 
 def image(shade: int) -> EncodedImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (shade, shade, shade)).save(buffer, format="PNG")
-    return EncodedImage(data=buffer.getvalue())
+    return examples.image(shade, shade, shade)
 
 
 def shade_of(image: Image.Image) -> int:
@@ -48,12 +36,11 @@ def shade_of(image: Image.Image) -> int:
 
 
 def case(i: int, principles=PRINCIPLES) -> EditCase:
-    return EditCase(case_id=f"c{i}", source=image(i), instruction="brighter", principles=principles)
+    return examples.case_of(f"c{i}", image(i), principles)
 
 
 def pair(i: int, better: int, worse: int, label="winner") -> PreferencePair:
-    first, second = (Candidate(candidate_id=f"{n}{i}", editor="e", image=image(n)) for n in (better, worse))
-    return PreferencePair(pair_id=f"p{i}", case=case(i), winner=first, loser=second, label=label)
+    return examples.pair_of(f"p{i}", case(i), image(better), image(worse), label)
 
 
 def scorer(score_of=lambda shade: shade / 10, broken=()):
@@ -66,10 +53,8 @@ def scorer(score_of=lambda shade: shade / 10, broken=()):
             if shade in broken:
                 outcomes.append(ScoreFailure(cause="unparsed", detail="no <score>"))
                 continue
-            verdict = Verdict(
-                scores=(int(shade >= 50), 1), average=0.5, score=score_of(shade), reasoning=f"shade {shade}\n"
-            )
-            outcomes.append(Scored(score=score_of(shade), verdicts=(verdict,), model_digest="m"))
+            verdict = examples.verdict(score_of(shade), [int(shade >= 50), 1], f"shade {shade}\n")
+            outcomes.append(examples.scored_by([verdict]))
         return outcomes
 
     return score
