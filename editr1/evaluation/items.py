@@ -137,7 +137,9 @@ class EditItem(DataModel):
 class PublicItem(DataModel):
     """One request about an edit of a public benchmark, and its result.
 
-    Images are identified by the SHA-256 of their files.
+    Images are identified by the SHA-256 of their files. The requests of a table are in the order of the benchmark's rows, and
+    an edit is scored once. The request of a row is therefore found by the source image and ``text``, and by its place among the
+    requests with the same source image and text. Edits of cases without principles have no request.
 
     Attributes:
         table: The benchmark, as its input is called, and the title of the evaluated model, such as "gedit, editor after RL".

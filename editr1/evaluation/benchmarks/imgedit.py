@@ -9,6 +9,7 @@ this folder. A rubric contains the placeholder ``<edit_prompt>`` for the instruc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,16 @@ from editr1.evaluation.scoring import FailureTally
 
 
 class ImgEditItem(NamedTuple):
-    """One case of ImgEdit-Bench. ``source`` is the path of the source image, and ``key`` identifies the case."""
+    """One case of ImgEdit-Bench. ``source`` is the path of the source image, and ``key`` identifies the case.
+
+    ``source_sha256`` is the SHA-256 of the source image's file. Files with different names can contain the same image.
+    """
 
     key: str
     edit_type: str
     instruction: str
     source: Path
+    source_sha256: str
 
 
 def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
@@ -62,9 +67,10 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
             raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist; add it")
         if fault := instruction_fault(entry["prompt"]):
             raise BenchmarkError(f"{file}, entry {key}: prompt: {entry['prompt']!r:.80}: {fault}")
-        if fault := image_checker().fault(source.read_bytes()):
+        data = source.read_bytes()
+        if fault := image_checker().fault(data):
             raise BenchmarkError(f"{file}, entry {key}: id: {source}: {fault}")
-        items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source))
+        items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source, hashlib.sha256(data).hexdigest()))
     return items
 
 
@@ -118,7 +124,7 @@ def imgedit_table(
     tally = FailureTally()
     missing = 0
     for item in items:
-        answer, source = answers.get(item.key), str(item.source)
+        answer, source = answers.get(item.key), item.source_sha256
         if answer is None:
             missing += 1
             ours.append((item.edit_type, 1.0, source))

@@ -27,7 +27,6 @@ BOOTSTRAP = Bootstrap(samples=300)
 CASES, EDITS = 50, 4
 RANKED = list(combinations(range(EDITS), 2))
 QUESTIONS = (Principle(question="kept?", category=Category.KEEP),)
-ONE_PATH = Path("singleturn")
 
 
 def image(number: int) -> EncodedImage:
@@ -197,7 +196,7 @@ def test_metrics_of_public_sets_resample_source_images() -> None:
     gedit = gedit_table(ratings, BOOTSTRAP).rows[0].ours
     assert gedit is not None and (gedit.n, gedit.groups) == (60, 20)
 
-    items = [ImgEditItem(str(i), "add", "i", ONE_PATH / f"{i // 3}.png") for i in range(60)]
+    items = [ImgEditItem(str(i), "add", "i", Path(f"{i}.png"), f"source{i // 3}") for i in range(60)]
     answers = {item.key: f"Prompt Compliance: {rng.integers(1, 6)}\nVisual: 3\nPhysical: 3" for item in items}
     imgedit = imgedit_table(items, answers, BOOTSTRAP).rows[1].published
     assert imgedit is not None and (imgedit.n, imgedit.groups) == (60, 20)

@@ -481,7 +481,7 @@ def test_gedit_without_a_rating_has_no_value_but_causes():
 
 
 def test_imgedit_refused_requests_are_counted_and_never_rated():
-    items = [ImgEditItem(str(i), "alter", "x", Path("unused")) for i in range(2)]
+    items = [ImgEditItem(str(i), "alter", "x", Path("unused"), f"source{i}") for i in range(2)]
     table = imgedit_table(items, {str(i): Refused(reason="Error: 5") for i in range(2)})
     assert {(row.published, row.ours) for row in table.rows} == {(None, None)}
     assert (table.num_edits, table.failures, table.first_failure) == (2, {"refused": 2}, "Error: 5")

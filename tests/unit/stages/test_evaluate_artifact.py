@@ -6,55 +6,21 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from editr1 import shapes
 from editr1.config.evaluate import EvaluateConfig
 from editr1.data.tables import write_table
-from editr1.data.types import EditCase, PreferencePair, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, PreferencePair
 from editr1.evaluation.report import ReportData, render_report
-from editr1.serving.engines.base import EngineError, Generation, Sampling
-from editr1.serving.scoring import score_items
 from editr1.shapes.cases import generate_cases
 from editr1.shapes.dataset import decided_pairs
 from editr1.shapes.truth import true_score
-from editr1.stages import evaluate
-from editr1.verifier.prompt import PromptTemplate
-from editr1.verifier.trace import format_trace
 from tests.unit.evaluation import recomputed
+from tests.unit.stages.noisy_evaluation import evaluate_noisily
 
 PAIRS, CASES = 90, 60
-VERIFIER = Path(shapes.__file__).parent / "assets" / "verifier"
-
-
-class NoisyVerifier:
-    """An engine whose answers are random, whose traces are sometimes invalid, and that sometimes fails."""
-
-    model_digest = "sha256:noisy"
-    template = PromptTemplate()
-
-    def __init__(self, items: list[ScoreItem], rng: np.random.Generator) -> None:
-        self._items, self._rng = items, rng
-
-    def generate(self, chats: Any, sampling: Sampling) -> list[list[Generation] | EngineError]:
-        return [self._answer(item, sampling.num_traces) for item in self._items]
-
-    def _answer(self, item: ScoreItem, n: int) -> list[Generation] | EngineError:
-        kind = self._rng.random()
-        if kind < 0.03:
-            return EngineError("out of memory")
-        traces = []
-        for _ in range(n):
-            bits = self._rng.integers(0, 2, len(item.principles)).tolist()
-            text = format_trace("because", item.principles, bits, float(self._rng.integers(0, 5)) * 2)
-            broken = kind < 0.06 or self._rng.random() < 0.2
-            traces.append(Generation(text="no score" if broken else text, prompt_tokens=1, completion_tokens=1))
-        return traces
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(work / "pairs.parquet", pairs, PreferencePair)
     cases = generate_cases(CASES, 0, "t", with_principles=True)
     write_table(work / "cases.parquet", [*cases, *(_again(case, i) for i, case in enumerate(cases[:9]))], EditCase)
-    calls = np.random.default_rng(3)
-
-    def scorer(*_: Any) -> Any:
-        def score(items: list[ScoreItem]) -> list[ScoreOutcome]:
-            return score_items(NoisyVerifier(items, calls), items, Sampling(temperature=1.0, num_traces=4))  # type: ignore[arg-type]
-
-        return score
-
-    def editor(*_: Any) -> Any:
-        return lambda sources, _i: [
-            Image.fromarray(np.clip(np.asarray(s) + calls.integers(-60, 60), 0, 255).astype(np.uint8)) for s in sources
-        ]
-
     config = EvaluateConfig(
         ground_truth="shapes",
         num_traces=4,
@@ -86,22 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_failed_fraction=1.0,
         bootstrap_samples=2000,
     )
-    context = SimpleNamespace(
-        job=SimpleNamespace(run="r", inputs=dict.fromkeys(("pairs", "cases", "sft", "rl", "before", "after"), "d")),
-        settings=lambda _kind: config,
-        check_inputs=lambda: None,
-        input=lambda _role: str(VERIFIER),  # its tokenizer and context length check the lengths of the prompts
-        table=lambda name: work / f"{name}.parquet",
-        output_folder=lambda name: (work / name).mkdir() or work / name,
-        commit=lambda *_a, **_k: None,
-        progress=SimpleNamespace(phase=lambda *_a: None, step=lambda *_a, **_k: None),
-        should_stop=lambda: False,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "_scorer", scorer)
-        patch.setattr(evaluate, "_editor", editor)
-        evaluate.body(context)  # type: ignore[arg-type]
-    return work / "evaluation"
+    return evaluate_noisily(work, config, ("sft", "rl", "before", "after"))
 
 
 def _with_principles(pair: PreferencePair) -> PreferencePair:
