@@ -20,9 +20,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import orjson
@@ -148,13 +149,17 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, la
 
 @contextmanager
 def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = None) -> Iterator[str]:
-    """Run the server in a subprocess on a free loopback port while the ``with`` block runs. Yield its base URL."""
+    """Run the server in a subprocess on a free loopback port while the ``with`` block runs. Yield its base URL.
+
+    The server also ends if this process is killed.
+    """
     command = [sys.executable, "-m", "editr1.shapes.labeller_server", "--port", "0", "--labeller", kind]
+    command.append("--end-with-stdin")  # The pipe is closed even if this process is killed.
     if settings is not None:
         command += ["--settings", settings.model_dump_json()]
     # Without PYTHONSAFEPATH, a folder named like a package in the working directory would be imported.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
@@ -170,6 +175,14 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _end_with_stdin() -> None:
+    """Wait until standard input is closed, and end this process."""
+    with suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os._exit(0)
 
 
 def main() -> None:
@@ -190,7 +203,10 @@ def main() -> None:
     parser.add_argument(
         "--settings", help="settings of the labelling models (LabellerSettings) as JSON, or the path of a JSON file"
     )
+    parser.add_argument("--end-with-stdin", action="store_true", help="end as soon as standard input is closed")
     options = parser.parse_args()
+    if options.end_with_stdin:
+        Thread(target=_end_with_stdin, daemon=True).start()
     settings = None
     try:
         if options.settings:

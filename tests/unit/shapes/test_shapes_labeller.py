@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -130,3 +137,22 @@ def test_server_does_not_import_a_folder_of_the_working_directory(
     monkeypatch.chdir(tmp_path)
     with labeller_server() as url:
         assert url.startswith("http://127.0.0.1:")
+
+
+def test_server_ends_with_the_process_that_started_it() -> None:
+    code = (
+        "import time\nfrom editr1.shapes.labeller_server import labeller_server\n"
+        "with labeller_server() as url:\n    print(url, flush=True)\n    time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        port = urlsplit(starter.stdout.readline().strip()).port
+        os.kill(starter.pid, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port or 0), timeout=5).close()
+        except ConnectionRefusedError:
+            return
+        assert time.monotonic() < end, "the server still listens"
+        time.sleep(0.05)
