@@ -22,7 +22,11 @@ from editr1.runs.job import StageJob
 from editr1.runs.record import StageResult, load_record, result_key
 from editr1.runs.spec import StageSpec
 
-KILL = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), {})"
+# SIGHUP and SIGINT may be ignored by whoever started the tests, as nohup does, and children inherit this.
+KILL = (
+    "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    " os.kill(os.getpid(), {})"
+)
 EXIT = "import sys; sys.exit({})"
 WITHOUT_RESULT: list[tuple[str, str, int]] = [
     ("exit code 0 without a result", EXIT.format(0), ExitCode.UNEXPECTED),
