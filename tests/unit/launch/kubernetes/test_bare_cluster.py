@@ -141,7 +141,7 @@ def test_resource_without_an_operator_is_reported(bare: Connection, monkeypatch:
     monkeypatch.setitem(ANSWERS, "/apis/editr1.dev/v1alpha1", EDITRUNS)
     monkeypatch.setitem(ANSWERS, "/apis/apps/v1/deployments", {"items": []})
     found = findings(bare)["operator (EditRun)"]
-    assert not found.ok and found.needed and "no operator watches namespace lab" in found.detail
+    assert not found.ok and not found.needed and "no operator watches namespace lab" in found.detail
     assert "editr1 run --no-operator" in found.detail
     object.__setattr__(bare.config, "use_operator", False)
     assert findings(bare)["operator (EditRun)"].ok
