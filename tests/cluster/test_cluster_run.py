@@ -8,7 +8,7 @@ from pathlib import Path
 from editr1.artifacts import open_store
 from editr1.config.store import StoreConfig
 from editr1.runs.record import State, load_record
-from tests.cluster.conftest import ROOT, Lab
+from tests.cluster.conftest import ROOT, Lab, until
 from tests.integration.test_run_smallest import SMALL
 
 SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
@@ -17,6 +17,7 @@ SETS = [part for item in SMALL for part in ("--set", item)]
 
 def test_quickstart_produces_the_artifacts_of_a_local_run(lab: Lab, tmp_path: Path) -> None:
     arguments = ["run", str(SAMPLE), *SETS, "--runs-dir", str(tmp_path / "cluster"), "--on", "kubernetes"]
+    arguments.append("--no-operator")  # An earlier installation may have left the EditRun resource.
     done = lab.editr1(*arguments)
     report = tmp_path / "cluster/small/report.html"
     assert f"report: {report}" in done.stdout and report.stat().st_size > 20_000
@@ -41,4 +42,10 @@ def test_quickstart_produces_the_artifacts_of_a_local_run(lab: Lab, tmp_path: Pa
         assert name in timeline
     left = [item for item in lab.release_objects() if "serve" in item]
     assert left == [], "the reward service still exists after the end of the run"
+
+    lab.kubectl("delete", "pytorchjob", "small-evaluate")  # as its time to live does
+    until("no object of its release", lambda: not [item for item in lab.release_objects() if "small-evaluate" in item])
     lab.editr1("cancel", "small")
+    until("no object of the run", lambda: not lab.release_objects())
+    again = lab.editr1("cancel", "small", check=False)
+    assert again.returncode == 2 and "no run or release 'small'" in again.stderr
