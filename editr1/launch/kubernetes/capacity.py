@@ -1,4 +1,4 @@
-"""What a namespace and its nodes offer: quotas, the resources that they demand of every container, and accelerators.
+"""Capacity of a namespace and its nodes: quotas, the resources that quotas require every container to set, and accelerators.
 
 All functions are pure. They read objects in the JSON format of the Kubernetes API.
 """
@@ -14,9 +14,9 @@ from editr1.launch.kubernetes.errors import ClusterError
 
 _DEVICE = re.compile(r"gpu|/mig-|gaudi|/neuron|/tpu", re.IGNORECASE)
 _NEEDED = re.compile(r"(count/)?pods|(requests\.|limits\.)?(cpu|memory)")
-"""Resources of a quota of which every pod uses some."""
+"""Resources that every pod uses."""
 _DEMANDED = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
-"""Resources that every container must state if a quota limits them. A quota may write ``cpu`` for ``requests.cpu``."""
+"""Resources that every container must set if a quota limits them. In a quota, ``cpu`` means ``requests.cpu``."""
 
 
 def quantity(value: object) -> Decimal:
@@ -54,10 +54,9 @@ def exhausted(quota: Mapping[str, Any]) -> list[str]:
 
 
 def demanded(quotas: Iterable[Mapping[str, Any]], limit_ranges: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the resources that every container must state, such as ``limits.memory``, with the quota that demands each.
+    """Return the resources that every container must set, such as ``limits.memory``, each with the name of the quota that requires it.
 
-    A resource for which a LimitRange has a default is left out, because the API server adds it. A container that states
-    a limit and no request has a request of the same size.
+    A resource for which a LimitRange has a default is left out, because the API server adds it.
     """
     defaults = set[str]()
     for item in limit_ranges:
@@ -77,7 +76,10 @@ def demanded(quotas: Iterable[Mapping[str, Any]], limit_ranges: Iterable[Mapping
 
 
 def lacking(resources: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Return those of ``names``, such as ``limits.memory``, that ``resources`` of a container (requests, limits) do not state."""
+    """Return the ``names``, such as ``limits.memory``, that a container with these ``resources`` (requests, limits) does not set.
+
+    If a container sets a limit but no request, Kubernetes uses the limit as its request.
+    """
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     missing = []
     for name in names:

@@ -136,15 +136,9 @@ def _namespace(connection: Connection) -> Iterator[Finding]:
 
 
 def _quota(connection: Connection) -> Iterator[Finding]:
-    try:
-        quotas, ranges = (
-            (connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/{kind}") or {}).get(
-                "items", []
-            )
-            for kind in ("resourcequotas", "limitranges")
-        )
-    except ConfigError:
-        detail = "not checked, because the current user has no permission to read ResourceQuotas and LimitRanges"
+    quotas, ranges = (_listed(connection, kind) for kind in ("resourcequotas", "limitranges"))
+    if quotas is None:
+        detail = "not checked, because the current user has no permission to read ResourceQuotas"
         yield Finding("quota", True, detail, needed=False)
         return
     for item in quotas:
@@ -153,23 +147,36 @@ def _quota(connection: Connection) -> Iterator[Finding]:
         shown = ", ".join(f"{name} {used.get(name, 0)}/{most}" for name, most in hard.items())
         full = exhausted(item)
         yield Finding(check, not full, f"{shown}; exhausted: {', '.join(full)}" if full else shown, needed=bool(full))
-    yield from _demands(connection, demanded(quotas, ranges))
+    if ranges is not None:
+        yield from _demands(connection, demanded(quotas, ranges))
+    elif demanded(quotas, ()):
+        detail = "whether the containers set what the quota requires was not checked, because the current user has no permission"
+        yield Finding("quota", True, f"{detail} to read LimitRanges", needed=False)
+
+
+def _listed(connection: Connection, kind: str) -> list[Any] | None:
+    """Return the objects of a core kind in the namespace, or None if the current user has no permission to list them."""
+    try:
+        found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/{kind}")
+    except ConfigError:
+        return None
+    return list((found or {}).get("items") or ())
 
 
 def _demands(connection: Connection, wanted: dict[str, str]) -> Iterator[Finding]:
-    """Warn about stages whose pods a quota would reject, because their containers do not state what it demands."""
+    """Warn about stages whose pods a quota would reject, because their containers do not set what it requires."""
     missing: dict[str, list[str]] = {}
     for kind in Kind:
         given = shared_values(connection.config, kind, str(kind)).get("resources") or {}
         default = MODELS[kind]().resources
-        stated = {"requests": default.requests, "limits": default.limits} | given
-        for name in lacking(stated, wanted):
+        resources = {"requests": default.requests, "limits": default.limits} | given
+        for name in lacking(resources, wanted):
             missing.setdefault(name, []).append(chart_of(kind))
     for name, charts in missing.items():
         yield Finding(
             f"quota {wanted[name]}",
             False,
-            f"it demands {name} of every container, but the chart value resources.{name} is not set for"
+            f"it requires every container to set {name}, but the chart value resources.{name} is not set for"
             f" {', '.join(charts)}; set values.resources.{name} in the cluster settings",
             needed=False,
         )

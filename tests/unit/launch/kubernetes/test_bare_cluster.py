@@ -13,7 +13,7 @@ import yaml
 from editr1.config.cluster import ClusterConfig
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
-from editr1.launch.kubernetes.errors import ClusterError
+from editr1.launch.kubernetes.errors import ClusterError, RequestRefused
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.namespace import open_namespace
 
@@ -135,6 +135,25 @@ def test_limits_that_a_quota_demands_are_a_warning(bare: Connection, monkeypatch
     assert "set values.resources.limits.memory in the cluster settings" in found.detail
     bare.config.values["resources"] = {"limits": {"memory": "32Gi"}}
     assert findings(bare)["quota team"].ok
+
+
+def test_quota_is_shown_without_permission_to_read_limit_ranges(
+    bare: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {"hard": {"limits.memory": "1Ti"}, "used": {"limits.memory": "1Gi"}}
+    quota = {"metadata": {"name": "team"}, "spec": {"hard": status["hard"]}, "status": status}
+    monkeypatch.setitem(ANSWERS, "/api/v1/namespaces/lab/resourcequotas", {"items": [quota]})
+    get_path = bare.api.client.get_path
+
+    def forbidden(path: str, **query: str) -> Any:
+        if path.endswith("/limitranges"):
+            raise RequestRefused(403, "forbidden")
+        return get_path(path, **query)
+
+    monkeypatch.setattr(bare.api.client, "get_path", forbidden)
+    found = findings(bare)
+    assert found["quota team"].ok and found["quota team"].detail == "limits.memory 1Gi/1Ti"
+    assert found["quota"].ok and "no permission to read LimitRanges" in found["quota"].detail
 
 
 def test_resource_without_an_operator_is_reported(bare: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
