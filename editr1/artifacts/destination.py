@@ -59,11 +59,10 @@ def prepare_destination(folder: Path, manifest: Manifest) -> None:
     previous = _fetched(folder)
     wanted = _paths(manifest)
     check_no_foreign_files(folder, wanted | _paths(*previous))
-    for path in _paths(*previous) - wanted:
-        if path in _files(folder):
-            (folder / path).unlink()
-            with suppress(OSError):  # The subfolder contains other files, or is the folder itself.
-                (folder / path).parent.rmdir()
+    for path in set(_files(folder)) - wanted:
+        (folder / path).unlink()
+        with suppress(OSError):  # The subfolder contains other files, or is the folder itself.
+            (folder / path).parent.rmdir()
     folder.mkdir(parents=True, exist_ok=True)
     if [item.digest for item in previous] != [manifest.digest]:
         _write_note(folder, manifest)

@@ -61,8 +61,8 @@ class ArtifactStore:
         self.objects = objects
         self._transfers = transfers
         self._faulty: set[str] = set()
-        """Digests of files that stayed missing or damaged when they were read again. Such a file, which several artifacts can share,
-        is not read again another time."""
+        """Digests of files that were still missing or damaged after all retries. Several artifacts can share such a file, so it
+        is read without retries from then on."""
 
     @property
     def url(self) -> str:

@@ -154,7 +154,7 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
         if left:
             raise ConfigError(
                 f"not removed: {', '.join(left)}: no {connection.api.target.storage} contains a Helm release with"
-                " that name; check helm_storage in the cluster settings, or who else created the objects"
+                " that name; check helm_storage in the cluster settings, or delete these objects with the program that created them"
             )
 
 

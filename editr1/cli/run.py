@@ -120,11 +120,9 @@ def run(
             opened = store_config(target, spec.spec.store)
         checked: ArtifactStore | None = None
         notes: list[str] = []
+        local = (runs_dir / spec.metadata.name / "store").resolve().as_uri()
         if check:
-            folder = runs_dir / spec.metadata.name
-            checked, notes = check_store(
-                opened or store_at((folder / "store").resolve().as_uri()), f"{file}: spec.store"
-            )
+            checked, notes = check_store(opened or store_at(local), f"{file}: spec.store")
         for note in [*notes, *check_inputs(spec, checked, str(file))]:
             echo(note)
         if check:
@@ -135,7 +133,7 @@ def run(
         if name:
             # If the run file has no store, the renamed run shares the store of the original run, so that finished
             # stages can be reused.
-            opened = opened or store_at((runs_dir / spec.metadata.name / "store").resolve().as_uri())
+            opened = opened or store_at(local)
             spec = _with_name(spec, name)
         folder = runs_dir / spec.metadata.name
         with RunView() as view:

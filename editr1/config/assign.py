@@ -62,14 +62,14 @@ def assign(data: dict[str, Any], path: Sequence[str], value: Any, source: str) -
 
 
 def without(sources: Mapping[tuple[str, ...], str], path: tuple[str, ...]) -> dict[tuple[str, ...], str]:
-    """Return ``sources`` without those of values at or below ``path``, which are replaced."""
+    """Return ``sources`` without the entries for the value at ``path`` and for values inside it, which is replaced."""
     return {known: source for known, source in sources.items() if known[: len(path)] != path}
 
 
 def _key(holder: dict[str, Any] | list[Any], part: str, source: str) -> Any:
-    """Return the key or index in ``holder`` that one component of a path denotes.
+    """Return the dictionary key or the list index for one component of a path.
 
-    In a list, it is an index or the ``name`` of an entry.
+    In a list, the component is the index of an entry or the value of its field ``name``.
     """
     if isinstance(holder, dict):
         return part

@@ -258,8 +258,8 @@ class _Trainer:
 
         With ``save``, save a checkpoint of the iterations before it first.
 
-        A stop can cause failures: pending requests are cancelled, and the reward service may stop first. Even failures that the
-        settings allow must not become part of the training, because they would not occur without the stop.
+        A stop can cause failures, because pending requests are cancelled and the reward service may stop first. Training must
+        not continue with such failures, even if the settings allow them: an uninterrupted run would not have them.
         """
         if self._distributed.any_rank(self._hooks.should_stop()):
             if save:

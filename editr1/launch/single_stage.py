@@ -90,7 +90,7 @@ def run_single_stage(
 
 
 def _check_outputs(folder: Path, stage: StageSpec, store: StoreConfig, run: str) -> None:
-    """Raise UnusableFolder if an output could not be copied to ``folder``, because its subfolder contains foreign files."""
+    """Raise UnusableFolder if the subfolder for an output of the stage contains files that editr1 did not write there."""
     for output in KINDS[stage.kind].outputs:
         recorded = None
         if (folder / output).is_dir():

@@ -72,13 +72,17 @@ class Holder(BaseModel):
 _UNKNOWN = Holder(host="an unknown machine", machine="", pid=0, born="", started=0.0)
 
 
-class _Beat(BaseModel):
+class Beat(BaseModel):
+    """The heartbeat of the process that executes a run."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: int
+    """Number of updates."""
     ended: bool = False
+    """True if the process has released the run."""
     time: float | None = None
-    """Time of the update on the clock of the process that executes the run, in seconds since the epoch. Only shown to users."""
+    """Time of the update on the clock of the process, in seconds since the epoch. It is only shown to users."""
 
 
 class Claim:
@@ -104,28 +108,24 @@ class Claim:
 
     def beat(self, count: int, *, ended: bool = False) -> None:
         """Update the heartbeat. If ``ended`` is True, release the run."""
-        self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended, time=time.time())))
+        self._store.put_record(self._beat_key, dump_stored(Beat(count=count, ended=ended, time=time.time())))
 
     def last_beat(self) -> tuple[int, bool]:
         """Return the heartbeat counter, and whether the process has released the run."""
-        beat = self._read_beat()
-        return (beat.count, beat.ended) if beat else (0, False)
+        beat = self.heartbeat()
+        return beat.count, beat.ended
 
-    def last_beat_time(self) -> float | None:
-        """Return the time of the last heartbeat, in seconds since the epoch on the clock of the process; None if it is unknown."""
-        beat = self._read_beat()
-        return beat.time if beat else None
-
-    def _read_beat(self) -> _Beat | None:
+    def heartbeat(self) -> Beat:
+        """Return the last heartbeat. If there is none or it is damaged, its counter is 0."""
         data = self._store.get_record(self._beat_key)
         if data is None:
-            return None
+            return Beat(count=0)
         where = f"{self._store.url}: records/{self._beat_key}"
         try:
-            return parse_stored(_Beat, data, where, remedy="it is ignored", ignore_unknown=True)
+            return parse_stored(Beat, data, where, remedy="it is ignored", ignore_unknown=True)
         except DamagedRecord as error:
             warn_once(str(error))
-            return None
+            return Beat(count=0)
 
     @property
     def _beat_key(self) -> str:

@@ -78,16 +78,15 @@ def run_holder(store: ArtifactStore, run: str, *, now: float | None = None) -> R
     claim = newest_claim(store, run)
     if claim is None:
         return None
-    _, released = claim.last_beat()
-    last = claim.last_beat_time()
+    beat = claim.heartbeat()
     current = time.time() if now is None else now
-    if released:
+    if beat.ended:
         state = HolderState.RELEASED
     elif claim.holder.is_dead():
         state = HolderState.EXITED
-    elif last is None:
+    elif beat.time is None:
         state = HolderState.UNKNOWN
     else:
-        state = HolderState.EXECUTING if current - last < STALE_SECONDS else HolderState.STALE
+        state = HolderState.EXECUTING if current - beat.time < STALE_SECONDS else HolderState.STALE
     holder = claim.holder
-    return RunHolder(host=holder.host, pid=holder.pid, since=holder.started, last_heartbeat=last, state=state)
+    return RunHolder(host=holder.host, pid=holder.pid, since=holder.started, last_heartbeat=beat.time, state=state)

@@ -153,8 +153,7 @@ def read_job() -> StageJob:
     try:
         return validate(StageJob, content, where=path)
     except ConfigError as error:
-        if launched and not has_checksum(
-            data
-        ):  # the name of the field 'checksum' was changed, or the text is not an object
+        # Without a checksum, the name of the field 'checksum' was changed, or the text is not an object.
+        if launched and not has_checksum(data):
             raise ChangedJobFile(f"{error}; {path}: the job file is damaged, because it has no checksum") from None
         raise

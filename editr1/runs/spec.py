@@ -251,7 +251,7 @@ def _with_environment(spec: RunSpec, env: Mapping[str, str], file: Path) -> RunS
 
 
 def _override_stage(spec: RunSpec, item: str) -> tuple[RunSpec, tuple[str, ...], str]:
-    """Return ``spec`` with the override ``<stage>.a.b=value``, the path that it sets, and its name for messages."""
+    """Apply an override ``<stage>.a.b=value``. Return the changed run, the path of the value in it, and the source for messages."""
     path, text = split_override(item)
     name, rest = path[0], path[1:]
     index = next((i for i, stage in enumerate(spec.spec.stages) if stage.name == name), None)

@@ -44,7 +44,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that was observed of one fault.
+    """Everything that was observed when one fault was injected.
 
     Attributes:
         met: The fault was injected.
@@ -57,8 +57,7 @@ class Evidence:
         allowed_steps: Steps that may be repeated after a restart.
         rerun: Stages that were complete before the fault, that the fault did not concern, and that ran again.
         left: Processes that were still running after the last command had ended.
-        refused: The reward service refused requests, or answered them wrongly again and again. A person has to look at it, so
-            that a permanent code is true.
+        refused: The reward service answered with a status that says that a retry is useless, so that a permanent code is true.
         replaceable: The damaged file can be made again or an older one can be used, so that it must not block the run.
         names: Words of which an error message about a damaged file must contain at least one; empty if any message will do.
     """

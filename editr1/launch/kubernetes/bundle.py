@@ -83,9 +83,9 @@ def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]
 
 
 def _text(action: Callable[[], str]) -> str:
-    """Return the content of one file of the archive; a description of the failure if ``action`` fails.
+    """Return the result of ``action``, the content of a file in the archive. If it fails, return a description of the failure.
 
-    An archive for a bug report is needed most when something unexpected is in the cluster, so nothing may end the command.
+    The archive is part of a bug report, so the cluster may contain unexpected objects. They must not end the command.
     """
     try:
         return action()

@@ -1,7 +1,7 @@
 """Find out whether an operator executes the EditRuns of a namespace.
 
 The EditRun resource belongs to the whole cluster and stays when an operator is uninstalled, so its existence does not
-answer this question. What the current user may read decides how exactly it can be answered.
+answer this question. The answer is less certain if the current user has few permissions.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Presence:
 def presence(client: KubernetesClient, namespace: str) -> Presence:
     """Look for an operator that watches ``namespace``. Raises ClusterError if the API server does not respond.
 
-    The Deployments of all namespaces are read first. Without permission for that, the Roles of the namespace are read, in
-    which the operator's chart grants permissions to an operator that does not watch the whole cluster.
+    The operator is searched for among the Deployments of all namespaces. If the current user has no permission to list
+    them, the Roles in ``namespace`` are read instead: the operator's chart creates one in each namespace that the operator
+    watches, unless it watches the whole cluster.
     """
     deployments = _items(client, "/apis/apps/v1/deployments")
     if deployments is not None:

@@ -1,7 +1,7 @@
-"""Objects of a Helm release besides its job: find releases by them, and remove them together with the job.
+"""Find the Helm releases of a run, and delete the objects of a release together with its job.
 
-Kubernetes deletes a job some time after its end (``ttlSecondsAfterFinished``), but knows nothing of the release. The
-ConfigMap and the ServiceAccount of the release, and the object in which Helm stores it, would remain.
+A finished job is deleted after ``ttlSecondsAfterFinished``, but its release is not uninstalled. The release's ConfigMap,
+its ServiceAccount, and the object in which Helm stores the release would remain.
 """
 
 from __future__ import annotations

@@ -147,18 +147,15 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     stage = known.stages.get(job.stage) if known else None
     if connection.helm.chart_of_release(name, api.target) is not None:
         phase = state_of(api.release(name)).phase
-        is_same = stage is not None and stage.key == job.key
-        if phase is Phase.MISSING:  # The job was deleted, for example because its time to live had passed.
-            _uninstall(name, connection)
-        elif not is_same:
-            raise ConfigError(
-                f"release {name!r} already exists and runs another job;"
-                f" choose another --name, or cancel that job with: editr1 cancel {name}"
-            )
-        elif phase is not Phase.SUCCEEDED or not _is_partial(store, job):
-            return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
-        else:
-            _uninstall(name, connection)
+        if phase is not Phase.MISSING:  # A missing job was deleted, for example because its time to live had passed.
+            if stage is None or stage.key != job.key:
+                raise ConfigError(
+                    f"release {name!r} already exists and runs another job;"
+                    f" choose another --name, or cancel that job with: editr1 cancel {name}"
+                )
+            if phase is not Phase.SUCCEEDED or not _is_partial(store, job):
+                return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
+        _uninstall(name, connection)
     if known and stage and stage.key and not replace:
         lines = stage_differences(stage, _stage_record(submission), (known.seed, job.seed))
         if stage.key != job.key and lines:

@@ -1,4 +1,4 @@
-"""Recompute the metrics of a verifier on EditScore's and TIGER's benchmark from its requests and the benchmark's rows."""
+"""Recompute a verifier's metrics on the benchmarks of EditScore and TIGER, from its requests and the rows of the benchmarks."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def tiger_rows(sources: Sequence[bytes], pictures: Pictures) -> Iterator[dict[st
 
 
 def write_imgedit(folder: Path, sources: Sequence[bytes]) -> None:
-    """Write ImgEdit-Bench. The same source image is stored under a name of its own for each case."""
+    """Write ImgEdit-Bench. Each case has its own copy of the source image, under a different name."""
     (folder / "singleturn").mkdir(parents=True)
     cases = {}
     for i, source in enumerate(sources):

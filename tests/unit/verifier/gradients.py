@@ -189,10 +189,10 @@ def _scale(config: SftConfig | GcpoConfig) -> float | None:
 
 
 class _Reader:
-    """Log-probabilities of one trace at a time, by networks without adapters.
+    """Compute the log-probabilities of one trace at a time with networks that have no adapters.
 
-    ``scale`` is the factor of the adapters' output if all weights that are given to this class are those of a network with
-    adapters.
+    If ``scale`` is set, the weights passed to this class are those of a network with adapters, and ``scale`` is the factor
+    by which the adapters' output is multiplied. They are merged first.
     """
 
     def __init__(self, model: Path, precision: str, scale: float | None) -> None:

@@ -16,7 +16,7 @@ CONFIG = {"kind": "ConfigMap", "metadata": {"name": "r-sft"}}
 
 
 class Api:
-    """A namespace with the ConfigMaps and jobs of releases."""
+    """Fake namespace that contains the given ConfigMaps and jobs."""
 
     namespace = "lab"
 
