@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -111,19 +112,18 @@ def test_changed_fields_of_requests_repeat_them_and_operational_settings_do_not(
     assert requests(omit_parameters=("temperature",)) > 0
 
 
+def stop_after(items: int) -> Callable[[], bool]:
+    """Return a ``should_stop`` that is True from the given item on: it is called once per completed item."""
+    calls = itertools.count(1)
+    return lambda: next(calls) >= items
+
+
 @pytest.mark.parametrize("after", [3, 20, 60])
 def test_resumed_curation_writes_the_same_tables(labeller_url, tables, reference, tmp_path, after) -> None:
-    seen = 0
-
-    def stop() -> bool:
-        nonlocal seen
-        seen += 1
-        return seen >= after
-
     with pytest.raises(Interrupted):
-        run(config(labeller_url), tables, tmp_path, should_stop=stop)
+        run(config(labeller_url), tables, tmp_path, should_stop=stop_after(after))
     counts = run(config(labeller_url), tables, tmp_path)
-    # should_stop is called once per completed item, and the requests of completed items are not repeated.
+    # The requests of completed items are not repeated.
     assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - after
     assert_same_tables(tmp_path, reference)
 
@@ -152,9 +152,8 @@ def test_counts_of_interrupted_and_resumed_curation_are_those_of_an_uninterrupte
     labeller_url, tables, reference, tmp_path
 ) -> None:
     given = {"cases": tables[0], "candidates": tables[1], "out": tmp_path, "usage_file": tmp_path / "counts.json"}
-    started = time.monotonic()
     with pytest.raises(Interrupted):
-        curate(config(labeller_url), hooks=TrainHooks(should_stop=lambda: time.monotonic() > started + 0.2), **given)
+        curate(config(labeller_url), hooks=TrainHooks(should_stop=stop_after(20)), **given)
     part = Usage.load(tmp_path / "counts.json")
     counts = curate(config(labeller_url), **given)
     assert 0 < part.requests < counts["requests"] == int((reference / "requests").read_text())
