@@ -36,6 +36,7 @@ from editr1.artifacts.objects import ObjectStore
 from editr1.artifacts.reliable import REREAD_DELAYS, OutageWait, ReliableObjects, read_again
 from editr1.artifacts.transfer import download
 from editr1.config.store import StoreConfig, store_at
+from editr1.terminal.text import is_utf8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -383,6 +384,10 @@ def _files_below(folder: Path) -> Iterator[Path]:
             if not path.is_file():
                 raise UnusableFolder(
                     f"{path}: cannot be committed, because it is neither a file nor a link to a file; remove it"
+                )
+            if not is_utf8(str(path.relative_to(folder))):
+                raise UnusableFolder(
+                    f"{str(path)!r}: cannot be committed, because the name of the file is not valid UTF-8; rename it"
                 )
             yield path
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editr1.cli.command import CommandApp
 from editr1.cli.common import ClusterOption, fail, open_store_option, reporting
 from editr1.errors import ExitCode
 from editr1.terminal.text import echo
@@ -14,7 +15,7 @@ from editr1.terminal.text import echo
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore, Manifest
 
-app = typer.Typer(no_args_is_help=True, help="Artifacts in a store: list, show, verify, download and upload them.")
+app = CommandApp(no_args_is_help=True, help="Artifacts in a store: list, show, verify, download and upload them.")
 
 Store = Annotated[
     str | None,

@@ -27,7 +27,7 @@ def check_reward(
     digest: Annotated[
         str | None, typer.Option(help="Digest of the model, for a server that does not report it at /v1/info.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Time limit of each request in seconds.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=1.0, max=86400.0, help="Time limit of each request in seconds.")] = 60.0,
 ) -> None:
     """Check whether a reward server keeps to the reward server API, so that its scores can be used.
 
@@ -40,10 +40,15 @@ def check_reward(
     from editr1.runs.spec import is_address
     from editr1.serving.conformance import check_service
     from editr1.serving.golden import load_golden
+    from editr1.serving.identity import is_model_digest
 
     with reporting():
         if not is_address(server):
             raise ConfigError(f"--server: {server!r} is not a valid address; give one such as http://127.0.0.1:8000")
+        if digest is not None and not is_model_digest(digest):
+            raise ConfigError(
+                f"--digest: {digest!r} is not the digest of a model; give sha256:<64 hex digits> or hub:<name>@<commit>"
+            )
         try:
             edits = load_golden(items) if items else None
         except ValueError as error:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from editr1.cli.command import CommandApp
 from editr1.cli.common import RunFileArgument, SetOption, reporting
 from editr1.terminal.text import echo
 
-app = typer.Typer(no_args_is_help=True, help="Settings: print their schemas, or a run file with all defaults.")
+app = CommandApp(no_args_is_help=True, help="Settings: print their schemas, or a run file with all defaults.")
 
 
 @app.command()

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from editr1.cli.command import CommandApp
 from editr1.cli.common import JsonOption, fail, reporting
 from editr1.errors import ExitCode
 from editr1.terminal.text import echo
 
-app = typer.Typer(no_args_is_help=True, help="Training data: check and show tables, and import images.")
+app = CommandApp(no_args_is_help=True, help="Training data: check and show tables, and import images.")
 
 MAX_SHOWN = 50
 """Maximum number of problems that are printed."""

@@ -11,10 +11,11 @@ import sys
 import typer
 
 from editr1.cli import artifacts, check_reward, cluster, config, data, reproduce, run, runs, score, stages, submit
+from editr1.cli.command import CommandApp
 from editr1.cli.common import reporting
 from editr1.terminal.text import echo
 
-app = typer.Typer(
+app = CommandApp(
     name="editr1",
     help="Edit-R1: train a model that verifies image edits, serve it as a reward model, and train image editors with it.",
     no_args_is_help=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editr1.cli.command import CommandApp
 from editr1.cli.common import (
     DEFAULT_RUNS_DIR,
     ClusterOption,
@@ -26,7 +27,7 @@ from editr1.terminal.text import echo
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore
 
-app = typer.Typer(
+app = CommandApp(
     no_args_is_help=True,
     help="Runs: list them, show the state, attempts and outputs of a run, accept a partial result, or repair damage.",
 )

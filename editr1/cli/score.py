@@ -62,7 +62,8 @@ def score(
             )
         images = {"source": {"data": _image(source)}, "edited": {"data": _image(edited)}}
         item = validate(ScoreItem, {**images, "instruction": instruction, "principles": questions})
-        with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:
+        client_config = validate(ClientConfig, {"deadline_seconds": deadline, "wait_unreachable": False})
+        with RewardClient([server], config=client_config) as client:
             outcome = client.score([item], num_traces=num_traces)[0]
     if as_json:
         echo(outcome.model_dump_json(indent=2))
@@ -80,10 +81,12 @@ def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
     table = Table("principle", "category", "yes", title=f"score {scored.score:.2f} of 10")
     for index, principle in enumerate(principles):
         answers = [verdict.scores[index] for verdict in scored.verdicts]
-        table.add_row(principle.question, principle.category.value, f"{sum(answers)}/{len(answers)}")
+        yes = f"{sum(answers)}/{len(answers)}" if answers else "not given"
+        table.add_row(principle.question, principle.category.value, yes)
     console = output_console()
     console.print(table)
-    console.print(scored.verdicts[0].reasoning)
+    if scored.verdicts:
+        console.print(scored.verdicts[0].reasoning)
     console.print(f"model {scored.model_digest[:19]}", style="dim")
 
 

@@ -95,10 +95,10 @@ def run_folder(folder: Path, run: str) -> Path | None:
 
     It is the folder ``<folder>/<run>`` if that contains a store. Otherwise, it is a folder whose store has a record of the run.
     """
+    key = record_key(run)
     if (folder / run / "store").is_dir():
         return folder / run
-    stores = _run_folders(folder)
-    return next((path for path, store in stores if store.get_record(record_key(run)) is not None), None)
+    return next((path for path, store in _run_folders(folder) if store.get_record(key) is not None), None)
 
 
 def _stores(folder: Path, store: ArtifactStore | None) -> Iterator[ArtifactStore]:
@@ -113,5 +113,11 @@ def _stores(folder: Path, store: ArtifactStore | None) -> Iterator[ArtifactStore
 
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, ArtifactStore]]:
-    for path in sorted(folder.glob("*/store")):
-        yield path.parent, open_store(parse_store(str(path)))
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            if not (path / "store").is_dir():
+                continue
+        except PermissionError as error:
+            log.warning("%s: skipped, because it cannot be read: %s", path, error.strerror)
+            continue
+        yield path, open_store(parse_store(str(path / "store")))

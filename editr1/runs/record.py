@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from enum import StrEnum
 from typing import Any, TypedDict
@@ -16,6 +17,9 @@ from editr1.config.loader import ConfigError, explain
 from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
 from editr1.runs.stored import DamagedRecord, dump_stored, read_stored, warn_once
+
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+"""Characters of run names. A name such as ``../other`` is not used in a path or in the key of a record."""
 
 
 class State(StrEnum):
@@ -171,7 +175,9 @@ class RunRecordOfOtherVersion(UnreadableRecord):
 
 
 def record_key(run: str) -> str:
-    """Return the store key of the record of a run."""
+    """Return the store key of the record of a run. Raises ConfigError if no run can have this name."""
+    if not _NAME.fullmatch(run):
+        raise ConfigError(f"{run!r} cannot be the name of a run: names have only letters, digits and hyphens")
     return f"runs/{run}/record.json"
 
 

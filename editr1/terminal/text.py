@@ -21,6 +21,18 @@ def visible(text: object) -> str:
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text).replace("\r\n", "\n"))
 
 
+def is_utf8(text: str) -> bool:
+    """Return False if ``text`` contains half of a surrogate pair, so that it cannot be encoded as UTF-8.
+
+    Python uses them for the bytes of file names that are not UTF-8, and JSON can contain them.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
     """Print ``text`` literally to standard output, or to standard error if ``err`` is true.
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from editr1.data.types import Principle, Unparsed, Verdict
+from editr1.terminal.text import is_utf8
 
 _OPENING: Final = "<score>"
 _CLOSING: Final = re.compile(r"</score>|<\\score>")
@@ -50,9 +51,7 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
         A :class:`Verdict` if the trace is valid. Its average is taken from the trace and is not recomputed. Otherwise
         an :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+    if not is_utf8(text):
         return Unparsed(reason="the trace contains a lone surrogate, which is not valid Unicode")
     try:
         body, score = _split_score(text)

@@ -1,5 +1,7 @@
 """User errors are reported with the cause and exit with the documented code."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -39,10 +41,76 @@ def test_invalid_server_address_is_rejected(image: Path, server: str) -> None:
 def test_empty_instruction_and_unreadable_image_are_rejected(image: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     common = ("score", "--edited", image, "--server", "http://127.0.0.1:1")
-    assert_rejected(editr1(*common, "--source", image, "--instruction", ""), "instruction")
+    assert_refused_value(editr1(*common, "--source", image, "--instruction", ""), "--instruction", "empty")
     assert_rejected(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "empty.png", code=3)
     (tmp_path / "cut.png").write_bytes(image.read_bytes()[:40])
     assert_rejected(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
+
+
+def assert_refused_value(done: Result, option: str, *words: str) -> None:
+    assert done.exit_code == ExitCode.CONFIG, (done.output, done.exception)
+    assert f"Invalid value for '{option}'" in done.output and all(word in done.output for word in words), done.output
+
+
+@pytest.mark.parametrize("option", ["--store", "--name", "--runs-dir", "--set"])
+def test_empty_value_of_an_option_is_rejected(option: str) -> None:
+    assert_refused_value(editr1("run", SAMPLE, "--check", option, ""), option, "the value is empty")
+
+
+def test_empty_argument_is_rejected() -> None:
+    assert_refused_value(editr1("runs", "show", ""), "name", "the value is empty")
+
+
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_number_that_is_not_finite_is_rejected(image: Path, number: str) -> None:
+    edit = ("score", "--source", image, "--edited", image, "--instruction", "x", "--server", "http://127.0.0.1:1")
+    assert_refused_value(editr1(*edit, "--deadline", number), "--deadline")
+    assert_refused_value(editr1("check-reward", "--server", "http://127.0.0.1:1", "--timeout", number), "--timeout")
+    assert_refused_value(editr1("wait", "x", "--timeout", number), "--timeout", "not a finite number")
+
+
+def test_deadline_above_the_maximum_is_rejected(image: Path) -> None:
+    edit = ("score", "--source", image, "--edited", image, "--instruction", "x", "--server", "http://127.0.0.1:1")
+    assert_rejected(editr1(*edit, "--deadline", "100000"), "deadline_seconds", "86400")
+
+
+def test_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
+    name = os.fsdecode(b"x\xff")
+    (tmp_path / name).touch()
+    assert_rejected(
+        editr1("artifacts", "push", tmp_path, "--store", tmp_path / "store"), r"x\udcff", "not valid UTF-8; rename"
+    )
+    assert_refused_value(editr1("run", SAMPLE, "--check", "--runs-dir", name), "--runs-dir", "not valid UTF-8")
+
+
+@pytest.mark.parametrize("command", [("runs", "show"), ("timeline",)])
+def test_name_that_no_run_can_have_is_rejected(command: tuple[str, ...], tmp_path: Path) -> None:
+    store = tmp_path / "runs/a/store"
+    (store / "records").mkdir(parents=True)
+    words = (
+        (*command, "../../etc", "--store", store)
+        if "runs" in command
+        else (*command, "../../etc", "--runs-dir", tmp_path)
+    )
+    assert_rejected(editr1(*words), "'../../etc' cannot be the name of a run")
+
+
+def test_run_folder_that_cannot_be_read_is_skipped_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "closed/store").mkdir(parents=True)
+    is_dir = Path.is_dir
+
+    def denied(path: Path) -> bool:
+        # Permissions do not stop root, who runs the tests in a container.
+        if path.parent.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    with caplog.at_level("WARNING", "editr1.runs"):
+        assert editr1("runs", "ls", "--runs-dir", tmp_path).exit_code == 0
+    assert f"{tmp_path / 'closed'}: skipped, because it cannot be read: Permission denied" in caplog.text
 
 
 def test_cluster_options_are_rejected_for_a_local_run() -> None:

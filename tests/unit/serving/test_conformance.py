@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
+from editr1.errors import ExitCode
 from editr1.serving.answers import score_fault
 from editr1.serving.api import ScoreResponse
 from editr1.serving.conformance import check_service
@@ -68,6 +70,25 @@ def test_digest_of_a_service_that_does_not_report_it_can_be_stated() -> None:
         assert faults(server.url, digest=MODEL) == {}
         other = faults(server.url, digest="sha256:" + "0" * 64)
         assert f"the response is from model {MODEL}" in other["names the request, the model and every edited image"]
+
+
+def test_stated_digest_that_is_no_digest_is_rejected() -> None:
+    with outside_server(honest) as server:
+        result = CliRunner().invoke(app, ["check-reward", "--server", server.url, "--digest", "foo"])
+    assert result.exit_code == ExitCode.CONFIG
+    assert "--digest: 'foo' is not the digest of a model" in result.output
+
+
+@pytest.mark.parametrize("verdicts", [True, False])
+def test_score_is_printed_with_or_without_verdicts(verdicts: bool, tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    edit = ["--source", str(image), "--edited", str(image), "--instruction", "make it red"]
+    with outside_server(honest, verdicts=verdicts) as server:
+        result = CliRunner().invoke(app, ["score", *edit, "--server", server.url])
+    assert result.exit_code == 0, result.output
+    assert "of 10" in result.output
+    assert ("not given" in result.output) is not verdicts
 
 
 def test_address_without_a_server_fails_every_check_with_the_reason() -> None:
