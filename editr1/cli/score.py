@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,28 +90,19 @@ def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
 
 
 def _principles(path: Path | None) -> tuple[Principle, ...]:
-    from pydantic import TypeAdapter, ValidationError
-
-    from editr1.config.loader import ConfigError
+    from editr1.config.loader import ConfigError, validate
+    from editr1.data.given_json import parse_given_json
     from editr1.data.types import Principle
 
-    raw = [{"question": q, "category": c} for q, c in DEFAULT_PRINCIPLES] if path is None else _json(path)
+    if path is None:
+        return tuple(Principle.model_validate({"question": q, "category": c}) for q, c in DEFAULT_PRINCIPLES)
     try:
-        return TypeAdapter(tuple[Principle, ...]).validate_json(json.dumps(raw))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r:.80})"
-        ) from None
-
-
-def _json(path: Path) -> object:
-    from editr1.config.loader import ConfigError
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+        given = parse_given_json(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a list of principles in JSON: {error}") from None
+    if not isinstance(given, list):
+        raise ConfigError(f"{path}: must contain a list of principles, got {type(given).__name__}")
+    return tuple(validate(Principle, one, where=f"{path}: {index}") for index, one in enumerate(given))
 
 
 def _image(path: Path) -> bytes:

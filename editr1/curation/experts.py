@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from editr1.config.loader import validate
 from editr1.curation.errors import CurationError
+from editr1.data.given_json import parse_given_json
 from editr1.data.types import DataModel, Instruction, Principle
 
 
@@ -40,9 +42,9 @@ def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                found.append(ExpertExample.model_validate_json(line))
-            except ValidationError as error:
-                raise CurationError(f"{source}: line {number}: {error}") from error
+                found.append(validate(ExpertExample, parse_given_json(line)))
+            except ValueError as error:
+                raise CurationError(f"{source}: line {number}: {error}") from None
     return found
 
 

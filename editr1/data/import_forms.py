@@ -17,6 +17,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from editr1.data.errors import TableError
+from editr1.data.given_json import parse_given_json
 from editr1.data.image_file import DAMAGE
 from editr1.data.import_columns import check_columns, check_not_votes
 from editr1.data.jsonl import read_json_lines, text_encoding
@@ -194,15 +195,15 @@ def _json_lines(table: Path) -> Iterator[RawRow]:
 
 def _json_list(table: Path) -> Iterator[RawRow]:
     try:
-        rows = json.loads(table.read_text(encoding=text_encoding(table)))
+        rows = parse_given_json(table.read_text(encoding=text_encoding(table)))
     except UnicodeError:
         raise _not_text(table) from None
     except json.JSONDecodeError as error:
         rule = f"the table is not JSON: {error.msg}; correct it. Tables can be {FORMS}"
         raise TableError(table, error.lineno, None, None, rule) from None
-    except RecursionError:
-        raise TableError(table, None, None, None, "the table is not JSON: its values are nested too deeply") from None
-    except ValueError as error:  # Python raises ValueError for an integer with too many digits.
+    except (
+        ValueError
+    ) as error:  # Python's message about an integer with too many digits explains Python's limit after a semicolon.
         raise TableError(table, None, None, None, f"the table is not JSON: {str(error).partition(';')[0]}") from None
     if not isinstance(rows, list):
         rule = f"the file must contain a list of JSON objects, one per edited image; tables can be {FORMS}"

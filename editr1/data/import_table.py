@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from editr1.data.errors import TableError
+from editr1.data.given_json import parse_given_json
 from editr1.data.ids import generated_case_id, path_stem
 from editr1.data.import_forms import EmbeddedImages, RawRow, read_raw_rows
 from editr1.data.rules import character_fault, text_violations
@@ -78,6 +78,8 @@ class _Fields(BaseModel):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         # pandas writes NaN for a missing number.
+        if isinstance(value, bool):
+            raise ValueError("true and false are not allowed here")
         missing = not value.strip() if isinstance(value, str) else value != value
         return None if missing else value
 
@@ -88,8 +90,8 @@ class _Fields(BaseModel):
             return ()
         if isinstance(value, str):
             try:
-                return json.loads(value)
-            except (ValueError, RecursionError) as error:
+                return parse_given_json(value)
+            except ValueError as error:
                 raise ValueError(f"the value is not JSON: {error}") from None
         return value
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from editr1.data.errors import TableError
+from editr1.data.given_json import parse_given_json
 from editr1.data.images import MAX_BYTES
 
 
@@ -38,7 +38,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = parse_given_json(line if number == 1 else line.decode())
             except UnicodeDecodeError as error:
                 yield (
                     number,
@@ -50,7 +50,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
                         f"the line is not UTF-8 at byte {error.start + 1}; save the file as UTF-8",
                     ),
                 )
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 yield (
                     number,
                     TableError(path, number, None, line.decode()[:80].rstrip(), f"the line is not JSON: {error}"),

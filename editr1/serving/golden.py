@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from editr1.config.loader import validate
+from editr1.data.given_json import parse_given_json
 from editr1.data.images import encode_png
 from editr1.data.types import Category, EncodedImage, Principle, ScoreFailure, ScoreItem
 from editr1.serving.api import ScoreRequest, decode_items, encode_request
@@ -60,11 +62,11 @@ def load_golden(path: Path) -> tuple[ScoreItem, ...]:
         ValueError: The file is not valid; the message gives the file and the index of the item.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        raw = raw if isinstance(raw, list) else [raw]
-        ScoreRequest.model_validate({"items": raw})
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a list of items in the format of a score request: {error}") from error
+        raw = parse_given_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a list of items in the format of a score request: {error}") from None
+    raw = raw if isinstance(raw, list) else [raw]
+    validate(ScoreRequest, {"items": raw}, where=str(path))
     items = decode_items(raw)
     for index, item in enumerate(items):
         if isinstance(item, ScoreFailure):

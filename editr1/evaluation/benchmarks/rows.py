@@ -5,7 +5,6 @@ A Parquet file stores an image as a struct with the fields ``bytes`` and ``path`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from editr1.data.given_json import parse_given_json
 from editr1.data.rules import instruction_fault
 from editr1.data.valid_rows import image_checker
 from editr1.errors import Editr1Error, ExitCode
@@ -46,7 +46,7 @@ def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, ob
         BenchmarkError: The file cannot be read or does not contain an object.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_given_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{file}: the file cannot be read: {error}; it must contain {content}") from error
     if not isinstance(value, dict):

@@ -51,6 +51,80 @@ def test_deeply_nested_principles(folder: Path) -> None:
     assert "t.csv:2: principles" in result.output and len(result.output) < 2000
 
 
+ROW = '"source": "a.png", "instruction": "x", "edited": "b.png", "editor": "e"'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("t.jsonl", "{%s, %s}", ("t.jsonl:1", "the key 'preferred' appears twice")),
+        ("t.json", "[{%s, %s}]", ("t.json", "the key 'preferred' appears twice")),
+    ],
+)
+def test_key_that_a_row_contains_twice(folder: Path, name: str, text: str, words: tuple[str, ...]) -> None:
+    (folder / name).write_text(text % (ROW, '"preferred": "winner", "preferred": "loser"'))
+    result = run("data", "import", folder, "--table", folder / name, "--out", folder / "out")
+    assert result.exit_code == 3
+    assert all(word in result.output for word in words), result.output
+    assert not (folder / "out").exists() or not list((folder / "out").rglob("*.parquet"))
+
+
+def test_key_that_a_principle_contains_twice(folder: Path) -> None:
+    principle = '{""question"": ""a?"", ""question"": ""b?"", ""category"": ""Image Quality""}'
+    result = import_row(folder, f'a.png,x,b.png,e,"[{principle}]"')
+    assert result.exit_code == 3
+    assert "t.csv:2: principles" in result.output and "the key 'question' appears twice" in result.output
+
+
+def test_rank_that_is_true_is_no_number(folder: Path) -> None:
+    (folder / "t.jsonl").write_text("{" + ROW + ', "rank": true}')
+    result = run("data", "import", folder, "--table", folder / "t.jsonl", "--out", folder / "out")
+    assert result.exit_code == 3
+    assert "t.jsonl:1: rank" in result.output and "true" in result.output.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"question": "a?"}', "must contain a list of principles, got dict"),
+        ('[{"question": "a?", "category": "Sharpness"}]', "0: category"),
+        ('[{"question": "a?", "question": "b?", "category": "Image Quality"}]', "appears twice"),
+    ],
+)
+def test_file_of_principles_that_is_not_valid(folder: Path, text: str, words: str) -> None:
+    (folder / "p.json").write_text(text)
+    result = score(folder, "--principles", folder / "p.json")
+    assert result.exit_code == 2
+    assert "p.json" in result.output and words in result.output and len(result.output) < 1000, result.output
+
+
+def test_file_of_principles_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "p.json").write_bytes(b'\xef\xbb\xbf[{"question": "a?", "category": "Image Quality"}]')
+    assert "no score: unreachable" in score(folder, "--principles", folder / "p.json").output
+
+
+def score(folder: Path, *options: object) -> Result:
+    edit = ("--source", folder / "a.png", "--edited", folder / "b.png", "--instruction", "x", "--deadline", 1)
+    return run("score", *edit, "--server", "http://127.0.0.1:1", *options)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "items: Tuple should have at least 1 item"),
+        ('[{"source": {"data": "!!"}, "instruction": "x"}]', "items.0."),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_items_to_score_that_are_not_valid(folder: Path, text: str, words: str) -> None:
+    (folder / "items.json").write_text(text)
+    result = run("check-reward", "--server", "http://127.0.0.1:1", "--items", folder / "items.json")
+    assert result.exit_code == 2
+    assert "items.json" in result.output and words in result.output, result.output
+    assert "errors.pydantic.dev" not in result.output and len(result.output) < 1000
+
+
 @pytest.mark.parametrize("value", [{"sha256": 1, "data": None}, {"a": 1}, {"sha256": "zz", "data": None}])
 def test_digest_of_an_image_that_is_no_digest(folder: Path, value: dict[str, object]) -> None:
     assert import_row(folder, "a.png,x,b.png,e,").exit_code == 0
