@@ -24,6 +24,13 @@ RunNameOption = Annotated[
 
 _REFERENCE = "a folder, path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME"
 
+Experts = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Folder with experts.jsonl, examples of principles written by experts: {_REFERENCE}.  [default: examples of this package]"
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the six commands to ``app``."""
@@ -36,6 +43,7 @@ def curate(
     data: Annotated[
         str | None, typer.Option(help=f"Output of editr1 data import: {_REFERENCE}.  [default: the shapes dataset]")
     ] = None,
+    experts: Experts = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
@@ -47,7 +55,9 @@ def curate(
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
-    _run_stage("curate", {"data": data}, _Options(out, config, overrides, seed, store, name, replace))
+    _run_stage(
+        "curate", {"data": data, "experts": experts}, _Options(out, config, overrides, seed, store, name, replace)
+    )
 
 
 def sft(
@@ -170,6 +180,7 @@ def evaluate(
         str | None, typer.Option(help="Folder of the benchmark GEdit-Bench, with its judge's prompts in prompts.json.")
     ] = None,
     imgedit: Annotated[str | None, typer.Option(help="Folder of the benchmark ImgEdit-Bench.")] = None,
+    experts: Experts = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
@@ -189,7 +200,7 @@ def evaluate(
     --rl gcpo/outputs/model --before builtin:shapes-editor --after grpo/outputs/model --out runs/evaluation
     """
     inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
-    inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit}
+    inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit, "experts": experts}
     _run_stage("evaluate", inputs, _Options(out, config, overrides, seed, store, name, replace))
 
 

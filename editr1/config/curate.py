@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -108,11 +107,8 @@ class CurateConfig(Settings):
     principles: PrincipleCounts = PrincipleCounts()
     """Allowed numbers of principles per case. An answer with a different number is rejected, and the request is
     repeated."""
-    experts: Path | None = None
-    """JSONL file of example principles that experts wrote. Its fields are ``instruction``, ``picture`` (a description
-    of the image) and ``principles``. Defaults to a file in the package."""
     num_examples: Annotated[int, Field(ge=0, le=16)] = 4
-    """Number of examples from ``experts`` in the prompt that requests the principles of a case. The examples are drawn
+    """Number of expert examples in the prompt that requests the principles of a case. The examples are drawn
     at random for each case."""
     num_labelled_cases: Annotated[int, Field(ge=1)] | None = None
     """Number of cases whose edited images get traces and gold verdicts. The other cases get only principles, which

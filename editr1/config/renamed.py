@@ -98,6 +98,9 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "attempts": Renamed("max_attempts"),
         "examples": Renamed("num_examples"),
         "max_failed_share": Renamed("max_failed_fraction"),
+        "experts": Removed(
+            "set the input experts of the stage to the folder that contains the file, as path:FOLDER, and name the file experts.jsonl"
+        ),
     },
     "HolisticConfig": {
         "quality": Removed("delete it, since the holistic variant has only the questions follow and keep")

@@ -52,10 +52,12 @@ def curate(
     hooks: TrainHooks | None = None,
     on_missing: OnMissing = lambda causes, total: None,
     usage_file: Path | None = None,
+    experts: Path | None = None,
 ) -> dict[str, float]:
     """Generate the principles of ``cases`` and an SFT row per candidate, and return metrics.
 
-    ``cases`` is a table of EditCase. ``candidates`` is a table of Quadruple, whose cases need no principles.
+    ``cases`` is a table of EditCase. ``candidates`` is a table of Quadruple, whose cases need no principles. ``experts`` is a file of
+    expert examples (:mod:`editr1.curation.experts`); if it is None, the examples of the package are used.
 
     Two tables are written: ``out/cases.parquet`` (EditCase; cases for which no principles could be generated are
     omitted) and ``out/rows.parquet`` (SftRow; at most one per candidate, in the order of ``candidates``). If
@@ -79,7 +81,7 @@ def curate(
     hooks = hooks or TrainHooks()
     _check_inputs(cases, candidates)
     with new_runner() as runner:
-        counts, (causes, total) = runner.run(_curate(config, cases, candidates, out, hooks, usage_file))
+        counts, (causes, total) = runner.run(_curate(config, cases, candidates, out, hooks, usage_file, experts))
     on_missing(causes, total)
     return counts
 
@@ -102,18 +104,24 @@ def _check_inputs(cases: Path, candidates: Path | None) -> None:
 
 
 async def _curate(
-    config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks, usage_file: Path | None
+    config: CurateConfig,
+    cases: Path,
+    candidates: Path | None,
+    out: Path,
+    hooks: TrainHooks,
+    usage_file: Path | None,
+    experts: Path | None,
 ) -> tuple[dict[str, float], tuple[dict[str, int], int]]:
-    pool = load_expert_examples(config.experts)  # reports a missing file, which the fingerprint also reads
-    experts = pool if config.num_examples else []
-    folder = out / "parts" / _fingerprint(config, cases, candidates)
+    pool = load_expert_examples(experts)  # reports a missing file, which the fingerprint also reads
+    examples = pool if config.num_examples else []
+    folder = out / "parts" / _fingerprint(config, cases, candidates, experts)
     with ExitStack() as stack:
 
         def records(name: str) -> RecordFile:
             return stack.enter_context(RecordFile(folder / f"{name}.jsonl"))
 
         async with VlmClient(config.endpoints, out / "answers.sqlite", usage_file) as client:
-            context = CurationContext(config, client, hooks, experts)
+            context = CurationContext(config, client, hooks, examples)
             data = _Dataset(config, cases, candidates, records)
             data.chosen = await _choose_cases(context, cases, candidates, data.difficulty)
             if config.variant != "holistic":
@@ -272,7 +280,7 @@ def _write_tables(data: _Dataset, out: Path, first_loss: str) -> dict[str, float
     return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 
 
-def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
+def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None, experts: Path | None) -> str:
     """Return a digest of the settings and inputs on which the answers of the models depend.
 
     In the settings of the endpoints, only the omitted parameters and the additional fields affect the answers. All
@@ -283,7 +291,7 @@ def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> 
     for name, endpoint in sorted(config.endpoints.items()):
         if endpoint.omit_parameters or endpoint.extra_body:
             state.update(f"{name}\n{endpoint.model_dump_json(include={'omit_parameters', 'extra_body'})}".encode())
-    for path in (cases, candidates, config.experts):
+    for path in (cases, candidates, experts):
         digest = b""
         if path is not None:
             with path.open("rb") as file:

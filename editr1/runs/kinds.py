@@ -52,6 +52,14 @@ def _editor(name: str, what: str, required: bool = True) -> Input:
     return Input(name, what, required, hub=True, expected_file="model_index.json")
 
 
+_EXPERTS = Input(
+    "experts",
+    "principles that experts wrote, as examples; without it, the examples of this package are used",
+    False,
+    expected_file="experts.jsonl",
+)
+
+
 def _no_rule(_names: Collection[str]) -> list[str]:
     return []
 
@@ -131,6 +139,7 @@ KINDS: dict[Kind, KindInfo] = {
                 Input(
                     "data", "imported images (editr1 data import); without it, the shapes dataset is generated", False
                 ),
+                _EXPERTS,
             ),
             ("rows", "pairs", "pairs-test", "cases", "cases-test"),
             ("curate",),
@@ -196,6 +205,7 @@ KINDS: dict[Kind, KindInfo] = {
                 Input("tiger", "TIGER's EditReward-Bench", False),
                 Input("gedit", "GEdit-Bench, with the file prompts.json for its judge", False),
                 Input("imgedit", "ImgEdit-Bench", False),
+                _EXPERTS,
             ),
             ("evaluation",),
             ("verifier", "editor", "serve", "curate"),

@@ -58,6 +58,7 @@ def body(context: StageContext) -> dict[str, float]:
             hooks=context.hooks(),
             on_missing=context.add_missing,
             usage_file=usage_file,
+            experts=context.expert_examples(),
         )
     _commit(context, "rows", out / ROWS)
     dropped: Counter[str] = Counter()

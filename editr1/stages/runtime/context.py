@@ -132,6 +132,10 @@ class StageContext:
             )
         return str(folder)
 
+    def expert_examples(self) -> Path | None:
+        """Return the file of the input ``experts``, or None if the input is not set. Raises what :meth:`input` raises."""
+        return Path(self.input("experts")) / "experts.jsonl" if "experts" in self.job.inputs else None
+
     def name_input(self, error: UnusableModel) -> UnusableModel:
         """Return ``error`` with the name and the reference of the input to whose local folder the message refers."""
         names = [text for folder, text in self._folders.items() if folder in str(error)]

@@ -192,6 +192,7 @@ def _principles(
         out=work,
         hooks=context.hooks(),
         on_missing=context.add_missing,
+        experts=context.expert_examples(),
     )
     return {case.case_id: case.principles for case in read_table(work / CASES, EditCase)}
 

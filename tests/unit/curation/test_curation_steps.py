@@ -281,6 +281,6 @@ def test_items_that_fail_again_do_not_exceed_the_fraction_that_allowed_them_befo
 @pytest.mark.parametrize("num_examples", [0, 2])
 def test_missing_file_of_expert_examples_is_named(tmp_path: Path, case: EditCase, num_examples: int) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
-    config = CurateConfig(experts=tmp_path / "nope.jsonl", num_examples=num_examples)
+    config, missing = CurateConfig(num_examples=num_examples), tmp_path / "nope.jsonl"
     with pytest.raises(CurationError, match=r"nope\.jsonl: cannot read the pool of expert examples"):
-        curate(config, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path / "out")
+        curate(config, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path / "out", experts=missing)

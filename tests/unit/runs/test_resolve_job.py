@@ -20,3 +20,26 @@ def test_resolution_without_upload_gives_the_same_job_and_stores_nothing(tmp_pat
     assert not list(store.list())
     assert dry == resolve_job(job, store)
     assert {item.digest for item in store.list()} == set(dry.inputs.values())
+
+
+def test_content_of_the_expert_examples_is_part_of_the_key(tmp_path: Path) -> None:
+    config = StoreConfig(url=(tmp_path / "store").as_uri())
+    folder = tmp_path / "experts"
+    folder.mkdir()
+    job = StageJob(
+        run="r",
+        stage="curate",
+        kind=Kind.CURATE,
+        key="",
+        seed=0,
+        store=config,
+        inputs={"experts": f"path:{folder}"},
+        workdir=tmp_path,
+    )
+
+    def key(content: str) -> str:
+        (folder / "experts.jsonl").write_text(content)
+        return resolve_job(job, open_store(config), upload=False).key
+
+    assert key("one") != key("two")
+    assert key("one") == key("one")
