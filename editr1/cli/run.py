@@ -101,6 +101,7 @@ def run(
     from editr1.cli.view import RunView
     from editr1.config.store import store_at
     from editr1.launch.kubernetes.connect import load_cluster, store_config
+    from editr1.launch.kubernetes.values import check_release_names
     from editr1.launch.local.processes import end_with_parent
     from editr1.runs.check import check_inputs, check_store
     from editr1.runs.spec import load_run
@@ -112,12 +113,15 @@ def run(
                 {"--detach": detach, "--no-operator": no_operator, "--cluster": cluster, "--namespace": namespace}
             )
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
+        renamed = _with_name(spec, name) if name else spec
         target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
         if on is Backend.KUBERNETES:
             target = load_cluster(
                 cluster, [*cluster_overrides(namespace), *(["use_operator=false"] if no_operator else [])]
             )
             opened = store_config(target, spec.spec.store)
+            where = "--name" if name else str(file)
+            check_release_names(renamed.metadata.name, [stage.name for stage in spec.spec.stages], where)
         checked: ArtifactStore | None = None
         notes: list[str] = []
         local = (runs_dir / spec.metadata.name / "store").resolve().as_uri()
@@ -134,7 +138,7 @@ def run(
             # If the run file has no store, the renamed run shares the store of the original run, so that finished
             # stages can be reused.
             opened = opened or store_at(local)
-            spec = _with_name(spec, name)
+            spec = renamed
         folder = runs_dir / spec.metadata.name
         with RunView() as view:
             record, any_started = _execute(spec, folder, opened, target, view, options)

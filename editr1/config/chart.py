@@ -11,12 +11,12 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from editr1.config.base import Settings
+from editr1.config.names import OptionalName
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity, such as 500m or 16Gi."""
-NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
-Name = Annotated[str, Field(max_length=253, pattern=NAME)]
-"""Name of a Kubernetes object, or an empty string if no object is used."""
+Name = Annotated[str, Field(max_length=253, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")]
+"""Name of an existing Kubernetes object, or an empty string if no object is used."""
 Labels = dict[str, str]
 Objects = list[dict[str, Any]]
 
@@ -138,9 +138,9 @@ class NetworkPolicyValues(ChartSettings):
 class StageValues(ChartSettings):
     """Values that every stage chart accepts."""
 
-    run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
+    run: OptionalName = ""
     """Name of the run in the artifact store. Defaults to the name of the Helm release."""
-    stage: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
+    stage: OptionalName = ""
     """Name of the stage in the run. Defaults to the kind of the stage, such as grpo."""
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Key of the stage: a digest of its settings, inputs, seed and reward model, which together determine its outputs.

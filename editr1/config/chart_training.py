@@ -11,6 +11,7 @@ from editr1.config.curate_stage import CurateStageConfig
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.grpo import GrpoConfig
+from editr1.config.names import OptionalName
 from editr1.config.sft import SftConfig
 
 Reference = Annotated[
@@ -92,7 +93,7 @@ class GcpoValues(TrainingValues):
 class RewardAddress(ChartSettings):
     """The reward service that scores sampled edits. Set either ``release`` or ``urls``."""
 
-    release: Annotated[str, Field(max_length=53)] = ""
+    release: OptionalName = ""
     """Name of a Helm release of charts/reward in the same namespace."""
     urls: list[Annotated[str, Field(pattern=r"^https?://[^,\s]+$")]] = []
     """URLs of a reward service that is not a Helm release in the same namespace."""

@@ -14,6 +14,7 @@ from typing import Any
 from editr1.artifacts import OutageWait, StoreError, open_store
 from editr1.artifacts.destination import check_destination
 from editr1.config.loader import load_settings, validate
+from editr1.config.names import MAX_NAME_LENGTH, name_fault
 from editr1.config.store import StoreConfig, store_at
 from editr1.launch.checkout import git_revision
 from editr1.launch.execute import execute
@@ -107,13 +108,16 @@ def run_name_of(folder: Path) -> str:
     """Return the name of a single-stage run: the name of its folder, with hyphens instead of invalid characters.
 
     If the name of the folder is not valid as it is, eight digits of its SHA-256 digest are appended, so that different
-    folder names lead to different run names.
+    folder names lead to different run names. A name that would begin with a digit begins with ``run-``.
     """
     given = folder.resolve().name
-    name = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")
-    if name == given and len(name) <= 45:
-        return name
-    return f"{name[:36].rstrip('-') or 'stage'}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"
+    if name_fault(given) is None:
+        return given
+    name = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-") or "stage"
+    if name[0].isdigit():
+        name = f"run-{name}"
+    digest = hashlib.sha256(given.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 
 def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:

@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 from editr1.checksums import ChecksumMismatch, has_checksum, load_checked
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, nearest, validate
+from editr1.config.names import Name
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
 from editr1.parallel.heartbeat import FOLDER_VARIABLE, TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
-from editr1.runs.spec import Name
 from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"

@@ -16,13 +16,13 @@ from pydantic import ConfigDict, Field
 from editr1.config.assign import assign, scalar, split_override, without
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, Sources, load_settings, merge_settings, validate
+from editr1.config.names import Name
 from editr1.parallel.heartbeat import TIMEOUT_SECONDS
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.serving.identity import DIGEST_PATTERN
 
 API_VERSION = "editr1.dev/v1alpha1"
-Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
 @runtime_checkable

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from editr1.config.names import MAX_NAME_LENGTH
 from editr1.launch.kubernetes.resources import EDITRUN, EDITRUNS
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.spec import API_VERSION, RunBody
+from editr1.runs.spec import API_VERSION, Metadata, RunBody
 
 GROUP, VERSION = API_VERSION.split("/")
 KIND, PLURAL, SINGULAR, SHORT = EDITRUN, EDITRUNS, "editrun", "er"
@@ -75,6 +76,7 @@ def resource_schema() -> Schema:
     for name in ("conditions", "stages"):
         key = "type" if name == "conditions" else "name"
         status["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    name = structural(Metadata.model_json_schema())["properties"]["name"]
     return {
         "type": "object",
         "description": "An Edit-R1 run: a list of stages that can use the outputs of other stages.",
@@ -82,10 +84,11 @@ def resource_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 45}}},
+            "metadata": {"type": "object", "properties": {"name": name}},
             "spec": spec,
             "status": status,
         },
+        "x-kubernetes-validations": [_name_rule()],
     }
 
 
@@ -260,6 +263,15 @@ def _field_rule(name: str, kinds: list[Kind]) -> dict[str, str]:
     return _rule(
         f"self.kind in {names} || !has(self.config) || !has(self.config.{name})",
         f"config.{name}: only stages of kind {', '.join(names)} have this setting; remove it",
+    )
+
+
+def _name_rule() -> dict[str, str]:
+    """Return the rule for the length of release names, which consist of the name of the run, a hyphen and the name of a stage."""
+    return _rule(
+        f"self.spec.stages.all(s, size(self.metadata.name) + size(s.name) < {MAX_NAME_LENGTH})",
+        f"metadata.name and the name of each stage may have at most {MAX_NAME_LENGTH - 1} characters together, "
+        "because pods are named after both; shorten the name of the run or of the stage",
     )
 
 

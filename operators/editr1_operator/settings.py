@@ -17,7 +17,7 @@ from editr1.config.store import StoreConfig, options_from_environment
 from editr1.config.yaml import parse_yaml
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
-from editr1.launch.kubernetes.values import release_name
+from editr1.launch.kubernetes.values import check_release_names, release_name
 from editr1.launch.origin import versions
 from editr1.runs.spec import RunSpec, check_run
 
@@ -117,6 +117,7 @@ def read_run(body: Mapping[str, Any]) -> RunSpec:
     }
     spec = validate(RunSpec, data, where=where)
     check_run(spec, where)
+    check_release_names(spec.metadata.name, [stage.name for stage in spec.spec.stages], where)
     for stage in spec.spec.stages:
         if release_name(spec.metadata.name, stage.name) == NAMESPACE_CONFIG:
             raise ConfigError(

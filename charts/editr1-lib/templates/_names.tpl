@@ -1,9 +1,6 @@
-{{/* Name of every object of the release. A pod name is this name with a suffix such as "-master-0", and at most 63 characters
-     long. */}}
+{{/* Name of every object of the release. A pod name is this name with a suffix such as "-master-0". */}}
 {{- define "editr1.name" -}}
-{{- if gt (len .Release.Name) 45 -}}
-{{- fail (printf "release name %q has %d characters: use at most 45, so that pod names stay valid" .Release.Name (len .Release.Name)) -}}
-{{- end -}}
+{{- include "editr1.checkReleaseName" . -}}
 {{- .Release.Name -}}
 {{- end -}}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from editr1.config.chart import StageValues
@@ -12,6 +11,7 @@ from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValue
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.merge import deep_merge
+from editr1.config.names import MAX_NAME_LENGTH, name_fault
 from editr1.runs.kinds import KINDS, Kind
 
 MODELS: dict[Kind, type[StageValues]] = {
@@ -22,8 +22,6 @@ MODELS: dict[Kind, type[StageValues]] = {
     Kind.GRPO: GrpoValues,
     Kind.EVALUATE: EvaluateValues,
 }
-MAX_NAME_LENGTH = 45
-"""Maximum length of a release name in characters. A pod name is a release name with a suffix, and may have at most 63 characters."""
 SERVICE_PORT = 8000
 
 
@@ -53,7 +51,7 @@ def release_name(run: str, stage: str) -> str:
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
             f"run {run!r}, stage {stage!r}: the release name {name!r} has {len(name)} characters; "
-            f"at most {MAX_NAME_LENGTH} are allowed; shorten the name of the run or of the stage"
+            f"at most {MAX_NAME_LENGTH} are allowed on a cluster; shorten the name of the run or of the stage"
         )
     return name
 
@@ -93,11 +91,20 @@ def check_inputs(kind: Kind, values: Mapping[str, Any], where: str) -> None:
 
 def check_release(name: str) -> None:
     """Raise ConfigError if ``name`` cannot be the name of a release and of its Kubernetes objects."""
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
-        raise ConfigError(
-            f"--name {name!r}: not a valid name; use lower-case letters and digits, with hyphens only between them"
-        )
-    if len(name) > MAX_NAME_LENGTH:
-        raise ConfigError(
-            f"--name {name!r}: has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed, so that pod names stay valid"
-        )
+    if fault := name_fault(name):
+        raise ConfigError(f"--name {name!r}: {fault}")
+
+
+def check_release_names(run: str, stages: Iterable[str], where: str) -> None:
+    """Raise ConfigError, with one line per stage, if the release name of a stage would be too long.
+
+    ``where`` is the source of the names, for the message.
+    """
+    faults = []
+    for stage in stages:
+        try:
+            release_name(run, stage)
+        except ConfigError as error:
+            faults.append(f"{where}: {error}")
+    if faults:
+        raise ConfigError("\n".join(faults))

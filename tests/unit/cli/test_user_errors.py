@@ -133,13 +133,37 @@ def test_incomplete_or_unknown_override_is_rejected(override: str, message: tupl
     assert_rejected(editr1("run", SAMPLE, "--check", "--set", override), *message)
 
 
+@pytest.mark.parametrize("name", ["2-run", "a.b", "Run", "r" * 46])
+def test_invalid_name_is_rejected_by_every_option(name: str, tmp_path: Path) -> None:
+    allowed = "use at most 45 lower-case letters, digits and hyphens"
+    model = "builtin:shapes-verifier"
+    out = ("--rows", model, "--model", model, "--out", tmp_path / "out")
+    for command in (
+        ("run", SAMPLE, "--check", "--set", f"metadata.name={name}"),
+        ("run", SAMPLE, "--check", "--set", f"spec.stages.sft.name={name}"),
+        ("run", SAMPLE, "--check", "--name", name),
+        ("run", SAMPLE, "--check", "--on", "kubernetes", "--store", "s3://bucket/x", "--name", name),
+        ("sft", *out, "--name", name),
+        ("render", "curate", "--set", "store.url=s3://bucket/x", "--name", name),
+    ):
+        assert_rejected(editr1(*command), "name", name[:40], allowed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_whose_release_names_are_too_long_is_rejected_before_it_starts() -> None:
+    command = ("run", SAMPLE, "--check", "--on", "kubernetes", "--store", "s3://bucket/x", "--name", "r" * 40)
+    assert_rejected(
+        editr1(*command), "--name: run 'rrr", "stage 'evaluate': the release name", "at most 45 are allowed"
+    )
+
+
 @pytest.mark.parametrize(
     "override",
     [
         "spec.stages.sft.retries=5",
         "spec.stages.1.retries=5",
         "curate.curation.members.careful.weight=3",
-        'metadata.name="123"',
+        'metadata.name="true"',
     ],
 )
 def test_override_sets_list_entries_and_quoted_text(override: str) -> None:

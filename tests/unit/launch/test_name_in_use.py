@@ -170,7 +170,19 @@ def test_single_stage_is_named_after_its_folder(folder: str, name: str) -> None:
 
 
 def test_folders_whose_names_are_no_run_names_get_distinct_names() -> None:
-    folders = ["My_Run", "my-run", "My-Run", "模型", "編集", "x" * 60, "x" * 61]
+    folders = [
+        "My_Run",
+        "my-run",
+        "My-Run",
+        "模型",
+        "編集",
+        "x" * 60,
+        "x" * 61,
+        "2026-12-01",
+        "run-2026-12-01",
+        "7.5",
+        "9" * 45,
+    ]
     names = [run_name_of(Path("runs") / folder) for folder in folders]
     assert len(set(names)) == len(names)
     for name in names:

@@ -17,6 +17,7 @@ from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.submit import read_values, render
 from editr1.launch.kubernetes.values import (
     check_release,
+    check_release_names,
     checked,
     kind_of,
     release_name,
@@ -82,7 +83,16 @@ def test_names_too_long_for_pods_are_rejected() -> None:
         release_name("q" * 40, "evaluate")
 
 
-@pytest.mark.parametrize("name", ["Bad", "a_b", "a b", "-a", "a-", "", "a" * 46])
+def test_every_stage_whose_release_name_is_too_long_is_listed() -> None:
+    check_release_names("q" * 41, ["sft"], "run.yaml")
+    with pytest.raises(ConfigError) as refused:
+        check_release_names("q" * 40, ["sft", "serve", "evaluate"], "run.yaml")
+    (first, second) = str(refused.value).splitlines()
+    assert first.startswith("run.yaml: run 'qqq") and "stage 'serve'" in first and "stage 'evaluate'" in second
+    assert "at most 45 are allowed" in first and "shorten the name of the run or of the stage" in first
+
+
+@pytest.mark.parametrize("name", ["Bad", "a_b", "a b", "-a", "a-", "", "a" * 46, "2-grpo", "a.b", "a\n", "é"])
 def test_release_name_invalid_in_kubernetes_is_rejected(name: str) -> None:
     with pytest.raises(ConfigError, match="--name"):
         check_release(name)
