@@ -65,7 +65,8 @@ class OperatorValues(ChartSettings):
     ``namespaces``."""
     crds: bool = True
     """Install the CustomResourceDefinition of EditRun. It remains in the cluster when the Helm release is
-    uninstalled."""
+    uninstalled. A definition that already exists and does not belong to this release is left unchanged. Set it to false
+    if you have no permission to read CustomResourceDefinitions, or if Argo CD installs more than one operator."""
     cluster: dict[str, Any] = {}
     """Cluster settings of all runs, in the format of manifests/cluster.yaml. Settings in the ConfigMap editr1-cluster
     of a namespace override them for the runs of that namespace."""

@@ -2,6 +2,27 @@
 {{- .Release.Name | trunc 53 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Name of objects outside the release's namespace. It contains the namespace, so that releases with the same name in two
+     namespaces do not conflict. A namespace contains no dot, so two releases never have the same name here. */}}
+{{- define "operator.outsideName" -}}
+{{- printf "%s.%s" (include "operator.name" .) .Release.Namespace -}}
+{{- end -}}
+
+{{/* Owner of the CustomResourceDefinition in the cluster; empty if it does not exist or belongs to this release. Helm refuses to
+     install an object that it did not create or that belongs to another release. Without a cluster (helm template), lookup
+     finds nothing. */}}
+{{- define "operator.otherCrdOwner" -}}
+{{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "editruns.editr1.dev" -}}
+{{- $annotations := default dict .metadata.annotations -}}
+{{- $name := default "" (get $annotations "meta.helm.sh/release-name") -}}
+{{- $namespace := default "" (get $annotations "meta.helm.sh/release-namespace") -}}
+{{- $managed := eq "Helm" (default "" (get (default dict .metadata.labels) "app.kubernetes.io/managed-by")) -}}
+{{- if not (and $managed (eq $name $.Release.Name) (eq $namespace $.Release.Namespace)) -}}
+{{- if $name }}release {{ $name }} in namespace {{ $namespace }}{{ else }}no Helm release{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "operator.selectorLabels" -}}
 app.kubernetes.io/name: editr1-operator
 app.kubernetes.io/instance: {{ include "operator.name" . }}
