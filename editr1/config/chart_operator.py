@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Objects, ResourceValues
+from editr1.config.names import Namespace
 
 
 class OperatorStoreValues(ChartSettings):
@@ -57,7 +58,7 @@ class OperatorMonitoringValues(ChartSettings):
 class OperatorValues(ChartSettings):
     """Helm values for the ``operator`` chart."""
 
-    namespaces: list[Annotated[str, Field(min_length=1, max_length=63)]] = ["editr1"]
+    namespaces: list[Namespace] = ["editr1"]
     """Namespaces whose runs the operator manages. They must exist. The chart creates a Role for the operator in each of
     them."""
     cluster_wide: bool = False

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from editr1.config.chart import ChartSettings, Labels, Name, ResourceValues, StageValues
+from editr1.config.chart import ChartSettings, Labels, ResourceValues, StageValues
 from editr1.config.chart_training import Reference
+from editr1.config.names import Namespace
 from editr1.config.serve import ServeConfig
 
 
@@ -27,7 +28,7 @@ class KedaValues(ChartSettings):
     """Labels of the GRPO pods that KEDA counts."""
     polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """Interval, in seconds, at which KEDA reads the load and counts the GRPO pods."""
-    namespace: Name = "keda"
+    namespace: Namespace = "keda"
     """Namespace in which KEDA runs. The NetworkPolicy of the reward service allows connections from this namespace."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
     """Minimum number of replicas while KEDA cannot read the load."""

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from editr1.config.base import Settings
+from editr1.config.names import Namespace
 
 
 class ClusterConfig(Settings):
     """Cluster settings of ``editr1 submit``, ``editr1 run --on kubernetes`` and the commands that inspect runs on a cluster."""
 
-    namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = None
+    namespace: Namespace | None = None
     """Namespace in which all objects are created. Defaults to the namespace of the kubeconfig context."""
     context: str | None = None
     """Kubeconfig context. Defaults to the current context."""

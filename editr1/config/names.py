@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 MAX_NAME_LENGTH: Final = 45
 """Maximum length of a name in characters. The objects of a release are named after it with a suffix, such as "-master-0"
@@ -60,3 +60,5 @@ OptionalName = Annotated[
     WithJsonSchema({"type": "string", "maxLength": MAX_NAME_LENGTH, "pattern": OPTIONAL_PATTERN}),
 ]
 """Name of a run, stage or release, or an empty string if none is set."""
+Namespace = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+"""Name of a Kubernetes namespace. Unlike the name of a run, it may begin with a digit."""

@@ -126,6 +126,8 @@ def test_grace_period_covers_drain_and_pre_stop() -> None:
         ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "gpu": 1}, "'gpu' not allowed"),
         ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "config": {"stepz": 1}}, "'stepz' not allowed"),
         ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "nodes": 0}, "/nodes"),
+        ("operator", {"namespaces": ["Team.A"]}, "/namespaces/0"),
+        ("operator", {"namespaces": [""]}, "/namespaces/0"),
         ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "nodes": 2, "scratch": {"claim": "c"}}, "scratch.claim"),
         ("grpo", {"inputs": {"cases": DIGEST, "editor": DIGEST}}, "reward is not set"),
         (
