@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from editr1.config.names import name_fault
+from editr1.config.names import MAX_NAME_LENGTH, name_fault
 from editr1.launch.kubernetes.helm import Helm, HelmError
 from editr1.launch.kubernetes.values import chart_of, kind_of
 from editr1.runs.kinds import KINDS, Kind
@@ -217,6 +217,17 @@ def test_charts_accept_the_same_names_as_the_package(chart: str) -> None:
         for value in ("run", "stage"):
             with pytest.raises(HelmError, match=f"/{value}"):
                 Helm().render(chart, "demo", "prod", values | {value: name})
+
+
+@pytest.mark.parametrize("path", [path for path in CASES if path.parts[-3] != "operator"], ids=case_id)
+def test_names_derived_from_the_longest_release_name_are_valid(path: Path) -> None:
+    """A pod name is also a host name and the value of a label, so it has at most 63 characters."""
+    objects = Helm().render(path.parts[-3], "r" * MAX_NAME_LENGTH, "prod", yaml.safe_load(path.read_text()))
+    suffixes = {"PyTorchJob": "-worker-999", "Deployment": "-0123456789-01234"}
+    for item in objects:
+        name = item["metadata"]["name"] + suffixes.get(item["kind"], "")
+        assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) and len(name) <= 63, (item["kind"], name)
+        assert all(len(value) <= 63 for value in item["metadata"].get("labels", {}).values())
 
 
 def test_generated_files_are_up_to_date() -> None:
