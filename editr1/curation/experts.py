@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from editr1.config.loader import validate
+from editr1.config.loader import ConfigError, validate
 from editr1.curation.errors import CurationError
 from editr1.data.given_json import parse_given_json
 from editr1.data.types import DataModel, Instruction, Principle
@@ -41,10 +41,13 @@ def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
     found = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
+            where = f"{source}: line {number}"
             try:
-                found.append(validate(ExpertExample, parse_given_json(line)))
+                found.append(validate(ExpertExample, parse_given_json(line), where=where))
+            except ConfigError as error:
+                raise CurationError(str(error)) from None
             except ValueError as error:
-                raise CurationError(f"{source}: line {number}: {error}") from None
+                raise CurationError(f"{where}: {error}") from None
     return found
 
 

@@ -27,6 +27,7 @@ from editr1.launch.orchestrator import (
     waiting_ask,
 )
 from editr1.launch.origin import run_origin
+from editr1.runs.check import check_inputs
 from editr1.runs.claim import Heartbeat, newest_claim
 from editr1.runs.job import RuntimeSettings
 from editr1.runs.name_in_use import stated_settings
@@ -72,7 +73,8 @@ def execute(
         The record of the run, and whether any stage was started.
 
     Raises:
-        ConfigError: another process is still using ``folder`` after ``wait`` seconds.
+        ConfigError: another process is still using ``folder`` after ``wait`` seconds, or an input from outside the run does not
+            exist or is not what its stage expects.
         NameInUse: the record of the run has different settings or inputs, and ``replace`` is not set.
         TakenOver: another process has taken over the run.
         StageFailed, RunStopped: see :class:`RunOrchestrator`.
@@ -90,6 +92,8 @@ def execute(
         request = RunRequest(
             spec, _open_waiting(config, observer, should_stop), observer, should_stop, replace, cluster is not None
         )
+        for note in check_inputs(spec, request.store, f"run {request.name}"):
+            observer.run_waits(note)
         claim = execute_or_follow(request)
         if isinstance(claim, RunRecord):
             return claim, True

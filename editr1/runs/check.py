@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.errors import StoreError
@@ -10,7 +10,7 @@ from editr1.artifacts.weights import UnusableModel, check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.errors import is_retryable
-from editr1.runs.kinds import KINDS
+from editr1.runs.kinds import KINDS, Input
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import resolve_reference
 from editr1.runs.spec import RunSpec
@@ -41,7 +41,7 @@ def check_inputs(spec: RunSpec, store: ArtifactStore | None, where: str) -> list
             head = f"{where}: spec.stages.{stage.name}.inputs.{name}"
             declared = KINDS[stage.kind].input(name)
             try:
-                _check(text, store, head, declared.expected_file if declared else None)
+                _check(text, store, head, declared)
             except StoreError as error:
                 if is_retryable(error.exit_code):
                     notes.append(f"{head}: {text} was not checked: {error}")
@@ -64,14 +64,13 @@ def check_store(config: StoreConfig, head: str) -> tuple[ArtifactStore | None, l
         head: beginning of the messages, such as "run.yaml: spec.store".
 
     Returns:
-        The store, or None if it is a folder that does not exist yet or a server that did not respond in time; and notes
-        about a server that did not respond.
+        The store, or None if its server did not respond in time; and notes about a server that did not respond.
 
     Raises:
         ConfigError: the bucket does not exist, there are no credentials, or the server rejects them.
     """
     if config.folder is not None:
-        return (open_store(config) if config.folder.is_dir() else None), []
+        return open_store(config), []
     from editr1.artifacts.bucket import probe_bucket
 
     try:
@@ -83,17 +82,22 @@ def check_store(config: StoreConfig, head: str) -> tuple[ArtifactStore | None, l
     return open_store(config), []
 
 
-def _check(text: str, store: ArtifactStore | None, head: str, expected: str | None) -> None:
+def _check(text: str, store: ArtifactStore | None, head: str, declared: Input | None) -> None:
     reference = parse_reference(text, head)
     if reference.scheme is Scheme.PATH:
         folder = Path(reference.target)
         if not folder.is_dir():
             raise ConfigError(f"{head}: {reference.target!r} is not a folder; give the path of an existing folder")
-        if expected and not any(folder.glob(expected)):
-            raise ConfigError(f"{head}: {reference.target!r} contains no {expected}; use another folder")
+        if declared and declared.expected_file and not any(folder.glob(declared.expected_file)):
+            raise ConfigError(f"{head}: {reference.target!r} contains no {declared.expected_file}; use another folder")
         try:
             check_model_folder(folder)
         except UnusableModel as error:
             raise UnusableModel(f"{head}: {error}") from None
     elif store is not None and reference.scheme in (Scheme.ARTIFACT, Scheme.RUN):
-        resolve_reference(reference, store, {}, head)
+        manifest = store.manifest(resolve_reference(reference, store, {}, head))
+        if declared and (fault := declared.fault(manifest.kind)):
+            raise ConfigError(f"{head}: {text} {fault}")
+        expected = declared.expected_file if declared else ""
+        if expected and not any(PurePath(file.path).match(expected) for file in manifest.files):
+            raise ConfigError(f"{head}: {text} contains no {expected}; use another artifact")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +30,7 @@ class Input:
         what: Description of the input.
         required: Whether the input must be given.
         hub: Whether a model on the Hugging Face hub is accepted.
+        artifact: Kind of the artifacts that the input accepts, as in their manifests, such as "rows".
         expected_file: Name or glob pattern of a file that a valid input contains; empty if this is not checked.
     """
 
@@ -37,19 +38,51 @@ class Input:
     what: str
     required: bool = True
     hub: bool = False
+    artifact: str = "import"
     expected_file: str = ""
 
+    def fault(self, artifact: str) -> str | None:
+        """Return what is wrong with an artifact of this kind as the input; None if it is accepted.
 
-def _table(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, expected_file="*.parquet")
+        Artifacts that no stage produces, such as those of ``editr1 artifacts push --kind``, are accepted here.
+        """
+        if artifact == self.artifact or artifact not in CONTENTS:
+            return None
+        return f"contains {CONTENTS[artifact]}, but this input is: {self.what}"
+
+
+CONTENTS = {
+    "rows": "SFT rows",
+    "pairs": "preference pairs",
+    "cases": "edit cases",
+    "verifier": "a verifier",
+    "editor": "an editor",
+    "evaluation": "an evaluation",
+    "checkpoint": "a checkpoint of a training",
+}
+"""Contents of the artifacts that stages produce, by the kind in their manifests."""
+SHIPPED = {"shapes-verifier": "verifier", "shapes-verifier-small": "verifier", "shapes-editor": "editor"}
+"""Kind of each checkpoint that is part of this package."""
+
+
+def _rows(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, artifact="rows", expected_file="*.parquet")
+
+
+def _pairs(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, artifact="pairs", expected_file="*.parquet")
+
+
+def _cases(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, artifact="cases", expected_file="*.parquet")
 
 
 def _verifier(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, hub=True, expected_file="config.json")
+    return Input(name, what, required, hub=True, artifact="verifier", expected_file="config.json")
 
 
 def _editor(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, hub=True, expected_file="model_index.json")
+    return Input(name, what, required, hub=True, artifact="editor", expected_file="model_index.json")
 
 
 _EXPERTS = Input(
@@ -97,7 +130,7 @@ class KindInfo:
         title: What a stage of this kind does.
         settings: Class of the settings as ``module:Class``. It is imported only when a config is validated.
         inputs: Inputs of the stage.
-        outputs: Names of its outputs.
+        outputs: Its outputs: the kind of each artifact by the name of the output.
         extras: Optional dependency groups of this package that the stage needs.
         distributed: Whether the stage can use several processes.
         service: Whether the stage is a long-running service.
@@ -110,7 +143,7 @@ class KindInfo:
     title: str
     settings: str
     inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, str]
     extras: tuple[str, ...]
     distributed: bool = False
     service: bool = False
@@ -141,7 +174,7 @@ KINDS: dict[Kind, KindInfo] = {
                 ),
                 _EXPERTS,
             ),
-            ("rows", "pairs", "pairs-test", "cases", "cases-test"),
+            {"rows": "rows", "pairs": "pairs", "pairs-test": "pairs", "cases": "cases", "cases-test": "cases"},
             ("curate",),
         ),
         KindInfo(
@@ -149,15 +182,15 @@ KINDS: dict[Kind, KindInfo] = {
             "train the verifier on verified traces",
             "editr1.config.sft:SftConfig",
             (
-                _table("rows", "SFT rows", False),
-                _table(
+                _rows("rows", "SFT rows", False),
+                _pairs(
                     "pairs",
                     "preference pairs, as an alternative to rows: the best traces that the model samples for these pairs become SFT rows",
                     False,
                 ),
                 _verifier("model", "base verifier"),
             ),
-            ("model",),
+            {"model": "verifier"},
             ("verifier",),
             distributed=True,
             rule=_sft_inputs,
@@ -166,8 +199,8 @@ KINDS: dict[Kind, KindInfo] = {
             Kind.GCPO,
             "train the verifier on human preference pairs",
             "editr1.config.gcpo:GcpoConfig",
-            (_table("pairs", "preference pairs"), _verifier("model", "verifier after SFT")),
-            ("model",),
+            (_pairs("pairs", "preference pairs"), _verifier("model", "verifier after SFT")),
+            {"model": "verifier"},
             ("verifier",),
             distributed=True,
         ),
@@ -176,7 +209,7 @@ KINDS: dict[Kind, KindInfo] = {
             "serve the verifier as a reward service",
             "editr1.config.serve:ServeConfig",
             (_verifier("model", "verifier"),),
-            (),
+            {},
             ("serve",),
             service=True,
         ),
@@ -184,8 +217,8 @@ KINDS: dict[Kind, KindInfo] = {
             Kind.GRPO,
             "train the editor with the verifier's scores as reward",
             "editr1.config.grpo:GrpoConfig",
-            (_table("cases", "edit cases with principles"), _editor("editor", "editor to train")),
-            ("model",),
+            (_cases("cases", "edit cases with principles"), _editor("editor", "editor to train")),
+            {"model": "editor"},
             ("editor", "serve"),
             distributed=True,
             needs_service=True,
@@ -195,8 +228,8 @@ KINDS: dict[Kind, KindInfo] = {
             "evaluate verifiers and editors on held-out data",
             "editr1.config.evaluate:EvaluateConfig",
             (
-                _table("pairs", "held-out preference pairs, to evaluate verifiers", False),
-                _table("cases", "held-out edit cases with principles, to evaluate editors", False),
+                _pairs("pairs", "held-out preference pairs, to evaluate verifiers", False),
+                _cases("cases", "held-out edit cases with principles, to evaluate editors", False),
                 _verifier("sft", "verifier after SFT", False),
                 _verifier("rl", "verifier after GCPO; it also scores the editors' edits", False),
                 _editor("before", "editor before RL", False),
@@ -207,7 +240,7 @@ KINDS: dict[Kind, KindInfo] = {
                 Input("imgedit", "ImgEdit-Bench", False),
                 _EXPERTS,
             ),
-            ("evaluation",),
+            {"evaluation": "evaluation"},
             ("verifier", "editor", "serve", "curate"),
             rule=_evaluate_inputs,
         ),

@@ -18,7 +18,7 @@ from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, Sources, load_settings, merge_settings, validate
 from editr1.config.names import Name
 from editr1.parallel.heartbeat import TIMEOUT_SECONDS
-from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kinds import KINDS, SHIPPED, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.serving.identity import DIGEST_PATTERN
 
@@ -187,6 +187,8 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
             faults.append(
                 f"{head}.inputs.{name}: {declared.what} cannot come from the hub; use another kind of reference"
             )
+        if reference.scheme is Scheme.BUILTIN and (fault := declared.fault(SHIPPED[reference.target])):
+            faults.append(f"{head}.inputs.{name}: {text} {fault}")
         if reference.scheme is Scheme.STAGE:
             source = earlier.get(reference.stage)
             if source is None:
@@ -198,6 +200,8 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
                 faults.append(
                     f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; its outputs: {outputs}"
                 )
+            elif fault := declared.fault(KINDS[source.kind].outputs[reference.output]):
+                faults.append(f"{head}.inputs.{name}: {text} {fault}")
     return faults
 
 

@@ -27,7 +27,10 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def check(folder: Path, store: str, rows: str = "builtin:shapes-verifier") -> Any:
+def check(folder: Path, store: str, rows: str = "path:rows") -> Any:
+    (folder / "rows").mkdir()
+    (folder / "rows" / "rows.parquet").touch()
+    rows = rows.replace("path:rows", f"path:{folder / 'rows'}")
     stage = {"name": "sft", "kind": "sft", "inputs": {"rows": rows, "model": "builtin:shapes-verifier"}}
     body = {"store": store, "stages": [stage]}
     run = {"apiVersion": "editr1.dev/v1alpha1", "kind": "EditRun", "metadata": {"name": "x"}, "spec": body}

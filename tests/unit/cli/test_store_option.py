@@ -20,7 +20,7 @@ BASE = "builtin:shapes-verifier"
     [
         ["run", str(SAMPLE), "--check"],
         ["run", str(SAMPLE), "--on", "kubernetes"],
-        ["sft", "--rows", BASE, "--model", BASE, "--out", "out"],
+        ["curate", "--out", "out"],
         ["serve", "--model", BASE],
         ["runs", "ls"],
         ["artifacts", "ls"],

@@ -226,8 +226,7 @@ def test_push_of_empty_folder_and_pull_to_file_are_rejected(tmp_path: Path) -> N
 
 def test_file_as_output_folder_is_rejected(tmp_path: Path, image: Path) -> None:
     assert_rejected(editr1("run", SAMPLE, "--runs-dir", image), str(image))
-    model = "builtin:shapes-verifier"
-    assert_rejected(editr1("sft", "--rows", model, "--model", model, "--out", image / "out"), str(image))
+    assert_rejected(editr1("curate", "--out", image / "out"), str(image))
     assert_rejected(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", image / "out"), "not a folder")
 
 

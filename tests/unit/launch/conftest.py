@@ -109,5 +109,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def model(tmp_path: Path) -> str:
     folder = tmp_path / "base"
     folder.mkdir()
-    (folder / "weights").write_text("w")
+    for name in ("config.json", "model_index.json", "weights"):
+        (folder / name).write_text("{}")
     return f"path:{folder}"

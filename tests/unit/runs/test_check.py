@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from editr1.artifacts import StoreUnreachable
+from editr1.artifacts import StoreUnreachable, open_store
 from editr1.artifacts.bucket import probe_bucket
 from editr1.cli.main import app
 from editr1.config.loader import ConfigError
@@ -100,7 +100,9 @@ def test_damaged_model_folder_is_reported_before_the_run(tmp_path: Path) -> None
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"x")
-    done = check(run_file(tmp_path, inputs={"rows": DIGEST, "model": f"path:{tmp_path}/model"}))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "rows.parquet").touch()
+    done = check(run_file(tmp_path, inputs={"rows": f"path:{tmp_path}/rows", "model": f"path:{tmp_path}/model"}))
     assert done.exit_code == ExitCode.INPUT and "model.safetensors" in done.output
 
 
@@ -142,3 +144,59 @@ def test_s3_server_that_accepts_and_never_answers_ends_the_check_in_time(monkeyp
         with pytest.raises(StoreUnreachable, match=r"did not respond within 0\.3 s"):
             probe_bucket(store_at("s3://bucket/x"), 0.3)
         assert time.monotonic() - began < 5
+
+
+def test_input_of_another_kind_is_refused(tmp_path: Path) -> None:
+    done = check(run_file(tmp_path, inputs={"rows": "builtin:shapes-editor", "model": "builtin:shapes-editor"}))
+    assert done.exit_code == ExitCode.CONFIG
+    assert "inputs.rows: builtin:shapes-editor contains an editor, but this input is: SFT rows" in done.output
+    assert "inputs.model: builtin:shapes-editor contains an editor, but this input is: base verifier" in done.output
+
+
+def test_output_of_another_kind_is_refused(tmp_path: Path) -> None:
+    curate = {"name": "curate", "kind": "curate"}
+    sft = {"name": "sft", "kind": "sft", "inputs": {"rows": "stage:curate/pairs", "model": "builtin:shapes-verifier"}}
+    file = run_file(tmp_path)
+    run = yaml.safe_load(file.read_text())
+    run["spec"]["stages"] = [curate, sft]
+    file.write_text(yaml.safe_dump(run))
+    done = check(file)
+    assert done.exit_code == ExitCode.CONFIG
+    assert "stage:curate/pairs contains preference pairs, but this input is: SFT rows" in done.output
+
+
+def commit(store: Path, file: str, kind: str) -> str:
+    folder = store.parent / kind
+    folder.mkdir()
+    (folder / file).write_text("{}")
+    return open_store(store_at(store.as_uri())).commit(folder, kind=kind, stage="push").digest
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "message"),
+    [
+        ("rows.parquet", "pairs", "contains preference pairs, but this input is: SFT rows"),
+        ("rows.csv", "rows", "contains no *.parquet; use another artifact"),
+        ("rows.parquet", "my-rows", ""),
+    ],
+)
+def test_artifact_in_the_store_must_be_what_the_input_expects(
+    tmp_path: Path, file: str, kind: str, message: str
+) -> None:
+    rows = commit(tmp_path / "store", file, kind)
+    spec = run_file(tmp_path, inputs={"rows": rows, "model": "builtin:shapes-verifier"})
+    done = check(spec, "--store", (tmp_path / "store").as_uri())
+    assert done.exit_code == (ExitCode.CONFIG if message else 0), done.output
+    assert message in done.output
+
+
+@pytest.mark.parametrize("rows", [DIGEST, "run:nope/curate/rows"])
+def test_input_that_does_not_exist_is_refused_before_the_first_stage(tmp_path: Path, rows: str) -> None:
+    file = run_file(tmp_path, inputs={"rows": rows, "model": "builtin:shapes-verifier"})
+    run = yaml.safe_load(file.read_text())
+    run["spec"]["stages"].insert(0, {"name": "curate", "kind": "curate"})
+    file.write_text(yaml.safe_dump(run))
+    assert check(file).exit_code == ExitCode.CONFIG
+    done = CliRunner().invoke(app, ["run", str(file), "--runs-dir", str(tmp_path / "runs")])
+    assert done.exit_code == ExitCode.CONFIG and "spec.stages.sft.inputs.rows" in done.output, done.output
+    assert not (tmp_path / "runs/x/stages").exists()
