@@ -92,7 +92,7 @@ def pull(
 
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
-    with reporting():
+    with reporting(folder):
         opened = _open(store, cluster)
         echo(opened.fetch(_find(opened, digest).digest, folder))
 

@@ -102,27 +102,31 @@ def fail(message: object, code: int) -> typer.Exit:
 
 
 @contextmanager
-def reporting() -> Iterator[None]:
-    """Context manager that handles errors that the user can fix: it prints the message and exits with the error's exit code."""
+def reporting(writes: Path | None = None) -> Iterator[None]:
+    """Context manager that handles errors that the user can fix: it prints the message and exits with the error's exit code.
+
+    ``writes`` is the folder into which the command writes. It is named if a disk is full and the error does not name a file.
+    """
     try:
         yield
     except Editr1Error as error:
         raise fail(error, failure_code(error.exit_code)) from None
     except Exception as error:
         if is_disk_full(error):
-            raise fail(f"{_full_path(error)}; free some space and repeat the command", ExitCode.TRANSIENT) from None
+            raise fail(
+                f"{_full_path(error, writes)}; free some space and repeat the command", ExitCode.TRANSIENT
+            ) from None
         if not isinstance(error, OSError):
             raise
         raise _path_failure(error) from None
 
 
-def _full_path(error: Exception) -> str:
+def _full_path(error: Exception, writes: Path | None) -> str:
     """Return the message of an error about a full disk, with the path if it is known."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return (
-            f"{error.filename}: {os.strerror(error.errno)}" if error.filename is not None else os.strerror(error.errno)
-        )
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    if not isinstance(error, OSError) or error.errno is None:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    path = error.filename if error.filename is not None else writes
+    return os.strerror(error.errno) if path is None else f"{path}: {os.strerror(error.errno)}"
 
 
 def _path_failure(error: OSError) -> Exception:

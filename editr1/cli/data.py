@@ -65,7 +65,7 @@ def import_(
     """
     from editr1.data.importer import format_problem, import_folder
 
-    with reporting():
+    with reporting(out):
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:MAX_SHOWN]:
         echo(format_problem(problem), err=True)
@@ -132,5 +132,5 @@ def demo_photos(
     """
     from editr1.data.demo_photos import make_photos
 
-    with reporting():
+    with reporting(out):
         echo(make_photos(out, cases_per_photo=cases))

@@ -49,6 +49,7 @@ def score(
     """
     from editr1.config.loader import ConfigError, validate
     from editr1.config.serve import ClientConfig
+    from editr1.data.rules import row_violations
     from editr1.data.types import ScoreFailure, ScoreItem
     from editr1.runs.spec import is_address
     from editr1.serving.client import RewardClient
@@ -61,6 +62,8 @@ def score(
             )
         images = {"source": {"data": _image(source)}, "edited": {"data": _image(edited)}}
         item = validate(ScoreItem, {**images, "instruction": instruction, "principles": questions})
+        for violation in row_violations(item):
+            raise ConfigError(f"{violation.field}: {violation.rule} (got {violation.value!r:.80})")
         client_config = validate(ClientConfig, {"deadline_seconds": deadline, "wait_unreachable": False})
         with RewardClient([server], config=client_config) as client:
             outcome = client.score([item], num_traces=num_traces)[0]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +121,14 @@ def _checked(table: Path, raw_row: RawRow, raw: dict[str, Any]) -> ImportRow | T
         return TableError(table, number, *violation)
     if fault := character_fault(fields.editor):
         return TableError(table, number, "editor", fields.editor, fault)
+    # A word can be written with one character or with a letter and an accent, which look the same.
+    instruction = unicodedata.normalize("NFC", fields.instruction)
     return ImportRow(
         number=number,
         unit=raw_row.unit,
-        case_id=fields.case_id or _case_id(fields.source, fields.instruction),
+        case_id=fields.case_id or _case_id(fields.source, instruction),
         source=fields.source,
-        instruction=fields.instruction,
+        instruction=instruction,
         edited=fields.edited,
         editor=fields.editor,
         preferred=fields.preferred,

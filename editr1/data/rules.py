@@ -249,9 +249,14 @@ def text_violations(instruction: str, principles: Sequence[Principle]) -> Iterat
     """Yield the violated rules of an instruction and of the principles of its case."""
     if fault := instruction_fault(instruction):
         yield Violation("instruction", instruction, fault)
+    seen: set[str] = set()
     for index, principle in enumerate(principles):
         if fault := question_fault(principle.question):
             yield Violation(f"principles.{index}.question", principle.question, fault)
+        elif principle.question in seen:
+            rule = "an earlier principle of the case has the same question; remove one of them"
+            yield Violation(f"principles.{index}.question", principle.question, rule)
+        seen.add(principle.question)
 
 
 def images_of(row: DataModel) -> Iterator[tuple[str, EncodedImage]]:

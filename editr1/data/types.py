@@ -109,8 +109,8 @@ class Quadruple(DataModel):
 class Verdict(DataModel):
     """The content of a parsed trace, that is, of the text in which a verifier evaluates an edit.
 
-    ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] that the trace states;
-    it is not recomputed. ``score`` is the final score in [0, 10].
+    ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is their average in [0, 1], with the number of decimals that
+    the trace has. ``score`` is the final score in [0, 10], which is not calculated from them.
     """
 
     scores: tuple[Bit, ...]

@@ -32,6 +32,7 @@ from transformers.utils.import_utils import is_torchvision_available
 from editr1.artifacts.export import remove_origin
 from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
+from editr1.verifier.processor_check import check_processor
 from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
 from editr1.verifier.weights import explain_load_errors, load_weights
 
@@ -131,7 +132,10 @@ def load_processing(name: str | Path) -> tuple[ProcessorMixin, PromptTemplate]:
         check_model_folder(name)
     template = load_template(name)
     _check_architecture(Path(name))
-    return load_processor(name, template), template
+    processor = load_processor(name, template)
+    with explain_load_errors(name):
+        check_processor(name, processor)
+    return processor, template
 
 
 def load_verifier(

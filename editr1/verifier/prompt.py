@@ -10,7 +10,7 @@ from typing import Final, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from editr1.config.base import Settings
-from editr1.config.loader import ConfigError
+from editr1.config.loader import ConfigError, explain
 from editr1.data.rules import content_fault
 from editr1.data.types import Principle
 
@@ -114,8 +114,11 @@ class PromptTemplate(Settings):
             return cls()
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a valid prompt template, correct the file: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not a valid prompt template: {error}; save the file as UTF-8") from error
+        except ValidationError as error:
+            faults = "\n".join(explain(cls, error, where=f"{path}: not a valid prompt template"))
+            raise ConfigError(faults) from error
 
 
 def _check_placeholders(value: str, field: str, *, required: tuple[str, ...], allowed: tuple[str, ...] = ()) -> str:

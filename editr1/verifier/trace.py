@@ -34,6 +34,8 @@ _STRING: Final = re.compile(
 Otherwise, the search would restart at every further quotation mark, and its time would be quadratic in the length of
 the text.
 """
+_ROUNDING: Final = 0.05 + 1e-9
+"""Largest difference between an average and the same average rounded to one decimal."""
 _ESCAPE: Final = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
 
@@ -48,8 +50,9 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
     each with the integer 0 or 1. Its average is in [0, 1] and its score in [0, 10]. White space between the parts is ignored.
 
     Returns:
-        A :class:`Verdict` if the trace is valid. Its average is taken from the trace and is not recomputed. Otherwise
-        an :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
+        A :class:`Verdict` if the trace is valid. If the average in the trace contradicts its answers, the verdict has the
+        mean of the answers instead: models calculate badly, and the average is not the score. Otherwise an
+        :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
     if not is_utf8(text):
         return Unparsed(reason="the trace contains a lone surrogate, which is not valid Unicode")
@@ -57,8 +60,9 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
         body, score = _split_score(text)
         body, average = _split_average(body)
         reasoning, answers = _split_array(body)
+        bits = _answer_bits(answers, principles)
         return Verdict(
-            scores=_answer_bits(answers, principles), average=average, score=score, reasoning=reasoning.strip()
+            scores=bits, average=_consistent_average(average, bits), score=score, reasoning=reasoning.strip()
         )
     except _Invalid as error:
         return Unparsed(reason=str(error))
@@ -151,6 +155,11 @@ def _split_average(body: str) -> tuple[str, float]:
     if not 0 <= average <= 1:
         raise _Invalid(f"average_score {_excerpt(repr(average))} is outside [0, 1]")
     return body[: found[0].start()], float(average)
+
+
+def _consistent_average(written: float, bits: Sequence[int]) -> float:
+    mean = sum(bits) / len(bits) if bits else 0.0
+    return written if abs(written - mean) <= _ROUNDING else mean
 
 
 def _split_array(body: str) -> tuple[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +50,24 @@ def test_deeply_nested_principles(folder: Path) -> None:
     result = import_row(folder, 'a.png,x,b.png,e,"' + "[" * 100_000 + '"')
     assert result.exit_code == 3
     assert "t.csv:2: principles" in result.output and len(result.output) < 2000
+
+
+def test_question_that_a_case_has_twice(folder: Path) -> None:
+    principle = '{""question"": ""a?"", ""category"": ""Image Quality""}'
+    result = import_row(folder, f'a.png,x,b.png,e,"[{principle},{principle}]"')
+    assert result.exit_code == 3
+    assert "t.csv:2: principles.1.question" in result.output and "the same question" in result.output
+    (folder / "p.json").write_text(
+        '[{"question": "a?", "category": "Image Quality"}, {"question": "a?", "category": "Image Quality"}]'
+    )
+    scored = score(folder, "--principles", folder / "p.json")
+    assert scored.exit_code == 2 and "the same question" in scored.output, scored.output
+
+
+def test_instruction_in_two_unicode_forms_is_one_case(folder: Path) -> None:
+    rows = [f"a.png,{unicodedata.normalize(form, 'mach es grün')},b.png,{form}," for form in ("NFC", "NFD")]
+    assert import_row(folder, "\n".join(rows)).exit_code == 0
+    assert pq.read_table(folder / "out/cases/cases.parquet").num_rows == 1
 
 
 ROW = '"source": "a.png", "instruction": "x", "edited": "b.png", "editor": "e"'

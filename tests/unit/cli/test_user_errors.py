@@ -113,6 +113,15 @@ def test_run_folder_that_cannot_be_read_is_skipped_with_a_warning(
     assert f"{tmp_path / 'closed'}: skipped, because it cannot be read: Permission denied" in caplog.text
 
 
+def test_full_disk_is_reported_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("editr1.data.importer.import_folder", full)
+    done = editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "out")
+    assert_rejected(done, f"{tmp_path / 'out'}: No space left on device; free some space", code=ExitCode.TRANSIENT)
+
+
 def test_cluster_options_are_rejected_for_a_local_run() -> None:
     assert_rejected(
         editr1("run", SAMPLE, "--check", "--detach", "-n", "prod"), "--detach, --namespace", "--on kubernetes"

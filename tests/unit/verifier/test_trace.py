@@ -99,10 +99,19 @@ def test_questions_in_another_order_are_rejected() -> None:
     assert "a different question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
 
 
-def test_average_is_not_recomputed() -> None:
+def test_average_that_contradicts_the_answers_is_replaced_with_their_mean() -> None:
     found = parse_trace(GOOD.replace("0.5", "0.9"), PRINCIPLES)
     assert isinstance(found, Verdict)
-    assert found.average == 0.9
+    assert found.average == 0.5
+
+
+@pytest.mark.parametrize(("bits", "written"), [((1, 1, 0), 0.7), ((1, 1, 0), 0.667), ((1, 1, 1, 1, 1, 0), 0.8)])
+def test_rounded_average_is_kept(bits: tuple[int, ...], written: float) -> None:
+    principles = [Principle(question=f"q{index}?", category=Category.QUALITY) for index in range(len(bits))]
+    text = format_trace("r", principles, bits, 5.0).rpartition('{"average_score"')[0]
+    found = parse_trace(f'{text}{{"average_score": {written}}}\n<score>5.0</score>', principles)
+    assert isinstance(found, Verdict)
+    assert found.average == written
 
 
 @pytest.mark.parametrize(("value", "spelling"), [(1, "1.0"), (0, "0.0"), (5 / 6, "0.83"), (0.5, "0.5"), (0.6, "0.6")])
