@@ -101,6 +101,8 @@ class RewardAddress(ChartSettings):
     """Digest of the verifier that must compute all scores: sha256:<64 hex digits> or hub:<name>@<commit>. If it is
     empty, ``editr1 submit`` reads the digest from the Deployment of ``release``. Without ``editr1 submit``, the pod
     requests the digest from the service."""
+    identity: str = ""
+    """Identity of the reward model that is part of ``key``, as JSON. ``editr1`` sets it together with ``key``."""
 
 
 class GrpoValues(TrainingValues):

@@ -130,6 +130,8 @@ def chart_values(
             job_values["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
     elif job.reward_digest:
         job_values["reward"] = {"digest": job.reward_digest}
+    if job.key and job.reward:
+        job_values.setdefault("reward", {})["identity"] = job.reward.model_dump_json()
     values = checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
     if job.store.endpoint and not values["store"].get("endpoint"):
         # Without an endpoint, the pods would connect to AWS. The endpoint of this machine is not copied, because the

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from editr1.checksums import ChecksumMismatch, has_checksum, load_checked
 from editr1.config.base import Settings
@@ -25,6 +25,8 @@ from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
 """Environment variable with the path of the job file."""
+POD_VARIABLE = "EDITR1_POD"
+"""Environment variable with the name of the pod; not set outside a cluster."""
 PARENT_VARIABLE = "EDITR1_PARENT_PID"
 """Environment variable with the process id of the launcher. A local stage stops when that process exits."""
 
@@ -78,11 +80,20 @@ class StageJob(Settings):
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage."""
     workdir: Path
-    """Scratch folder of the attempt for progress, logs and downloads."""
+    """Scratch folder of the attempt for progress, logs and downloads. In a pod, this is the root of its volume, which other pods can
+    share, until :func:`read_job` replaces it with a folder that belongs to the pod."""
+    downloads: Path | None = None
+    """Folder for inputs from the artifact store, which several pods can share; null: a folder in ``workdir``."""
     git_revision: str = ""
     """Git revision of the code that submitted the run."""
     runtime: RuntimeSettings = RuntimeSettings()
     """Settings for reporting and restarts."""
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        # Helm would write 1.0 as 1, and the key depends on the difference. Charts therefore contain the identity as text.
+        return RewardIdentity.model_validate_json(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_inputs(self) -> Self:
@@ -124,8 +135,24 @@ def make_workdir(job: StageJob) -> Path:
     return job.workdir
 
 
+def _in_own_folder(job: StageJob) -> StageJob:
+    """Return the job with a working folder that is named by run, stage and pod, if this process runs in a pod.
+
+    Several pods can share a volume. They have the downloaded inputs in common, which their digests name, and nothing else. A
+    pod that is created again has the same name and continues in its folder. The processes of a pod read a job that is already
+    in this form.
+    """
+    pod = os.environ.get(POD_VARIABLE)
+    if not pod or job.downloads is not None:
+        return job
+    own = job.workdir / "pods" / job.run / job.stage / pod
+    return job.model_copy(update={"workdir": own, "downloads": job.workdir / "downloads"})
+
+
 def read_job() -> StageJob:
     """Read the job of this process.
+
+    In a pod, ``workdir`` of the returned job is a folder of this pod (:func:`_in_own_folder`).
 
     Raises:
         ChangedJobFile: the file was written by the launcher of this process, and is damaged or does not exist any more.
@@ -151,7 +178,7 @@ def read_job() -> StageJob:
             "that wrote the file (to edit the file by hand, remove its field 'checksum')"
         ) from None
     try:
-        return validate(StageJob, content, where=path)
+        return _in_own_folder(validate(StageJob, content, where=path))
     except ConfigError as error:
         # Without a checksum, the name of the field 'checksum' was changed, or the text is not an object.
         if launched and not has_checksum(data):

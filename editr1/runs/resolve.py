@@ -124,8 +124,8 @@ def resolve_job(
 ) -> StageJob:
     """Complete the job of a chart that was installed by hand: resolve its inputs, fill in defaults in its config, and compute its key.
 
-    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`. If the job does
-    not contain the identity of its reward model, ``ask`` requests it from the reward servers and waits for them as
+    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`. If the job does not
+    contain the identity of its reward model, ``ask`` requests it from the reward servers and waits for them as
     :func:`resolve_stage` does.
     """
     if job.key:
@@ -142,6 +142,28 @@ def resolve_job(
     digest = reward.model if reward else job.reward_digest
     resolved = {"config": config, "inputs": inputs, "key": key, "reward": reward, "reward_digest": digest}
     return job.model_copy(update=resolved)
+
+
+def check_key(job: StageJob) -> None:
+    """Raise ConfigError if a job has a key that was not computed from its settings, inputs, seed and reward model."""
+    if not job.key:
+        return
+    complete = full_config(job.kind, job.config, job.seed)
+    if job.key != stage_key(job.kind, _only_given(complete, job.config), job.inputs, job.seed, job.reward):
+        raise ConfigError(
+            f"job of stage {job.stage}, run {job.run}: the key {job.key[:12]} does not belong to the settings, inputs and seed of the job, "
+            "so the stage does not start. Probably the release was upgraded with other values: uninstall it and install another one. "
+            "To install a chart by hand, leave the value key empty"
+        )
+
+
+def _only_given(complete: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``complete`` that ``given`` contains. A newer version may have settings that the job does not contain."""
+    return {
+        name: _only_given(value, given[name]) if isinstance(value, dict) and isinstance(given[name], dict) else value
+        for name, value in complete.items()
+        if name in given
+    }
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def child_of(process: subprocess.Popen[str], folder: Path) -> int:
                 fields = file.read_text().rsplit(")", 1)[1].split()
             except OSError:
                 continue
-            if int(fields[1]) == process.pid and list((folder / "work").glob("progress-*")):
+            if int(fields[1]) == process.pid and list((folder / "work").rglob("progress-*")):
                 return int(file.parent.name)
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -1,6 +1,6 @@
 {{/* The job file (editr1.runs.job.StageJob), which tells the stage process what to do. Its path is in EDITR1_CONFIG.
      tests/unit/launch/test_job_file.py checks that it agrees with the job from which the chart values were made.
-     Arguments: dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
+     Arguments: dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> "rewardIdentity" <text> */}}
 {{- define "editr1.jobFile" -}}
 {{- $root := .root -}}
 {{- with $root.Values -}}
@@ -35,12 +35,34 @@
   "runtime" $runtime -}}
 {{- if $.rewardUrls }}{{ $_ := set $job "reward_urls" $.rewardUrls }}{{ end -}}
 {{- if $.rewardDigest }}{{ $_ := set $job "reward_digest" $.rewardDigest }}{{ end -}}
+{{- if $.rewardIdentity }}{{ $_ := set $job "reward" $.rewardIdentity }}{{ end -}}
 {{- toPrettyJson $job -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails if an upgrade would change the job of a training stage, because a pod that is restarted would continue from the
+     checkpoint of the earlier settings. Without access to the cluster, as in Argo CD, the ConfigMap is immutable, and the pod
+     recomputes the key. Its arguments are those of editr1.jobFile. */}}
+{{- define "editr1.checkUpgrade" -}}
+{{- $root := .root -}}
+{{- if $root.Release.IsUpgrade -}}
+{{- $known := lookup "v1" "ConfigMap" $root.Release.Namespace (include "editr1.name" $root) -}}
+{{- if $known -}}
+{{- $before := index $known.data "job.json" | fromJson -}}
+{{- $after := include "editr1.jobFile" . | fromJson -}}
+{{- range $field := list "run" "stage" "key" "seed" "inputs" "reward_urls" "reward_digest" "reward" "config" -}}
+{{- if ne (toJson (get $before $field)) (toJson (get $after $field)) -}}
+{{- fail (printf "%s of this stage differs from that of the installed release, and a job cannot be upgraded: uninstall it with helm uninstall %s -n %s and install it again, or choose another release name" $field (include "editr1.name" $root) $root.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{/* The ConfigMap that contains the job file. Its arguments are those of editr1.jobFile. */}}
 {{- define "editr1.configMap" -}}
+{{- $training := ne (include "editr1.kind" .root) "serve" -}}
+{{- if $training }}{{ include "editr1.checkUpgrade" . }}{{ end -}}
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -50,6 +72,9 @@ metadata:
 data:
   job.json: |
     {{- include "editr1.jobFile" . | nindent 4 }}
+{{- if $training }}
+immutable: true
+{{- end }}
 {{- end -}}
 
 {{- define "editr1.serviceAccountObject" -}}

@@ -1,10 +1,10 @@
-{{/* Init containers for the vLLM engine. The first one downloads the model to /work/model. The second one is a sidecar that
+{{/* Init containers for the vLLM engine. The first one downloads the model to /work/models/RELEASE. The second one is a sidecar that
      runs vLLM. The reward server starts once vLLM responds. */}}
 {{- define "editr1.vllm" -}}
 - name: fetch
   image: {{ include "editr1.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [python, -m, editr1.stages.runtime.fetch, model, /work/model]
+  command: [python, -m, editr1.stages.runtime.fetch, model, {{ printf "/work/models/%s" (include "editr1.name" .) | quote }}]
   env:
     {{- include "editr1.env" . | nindent 4 }}
   {{- with .Values.envFrom }}
@@ -24,7 +24,7 @@
   command:
     {{- toYaml .Values.vllm.command | nindent 4 }}
   args:
-    - --model=/work/model
+    - {{ printf "--model=/work/models/%s" (include "editr1.name" .) | quote }}
     - --served-model-name=verifier
     - --host=127.0.0.1
     - --port=8001

@@ -196,7 +196,8 @@ class StageContext:
 
     def _fetch(self, digest: str, where: str) -> Path:
         try:
-            return self.store.fetch(digest, self.workdir / f"in-{self.rank}" / digest.removeprefix("sha256:")[:16])
+            downloads = self.job.downloads or self.workdir / f"in-{self.rank}"
+            return self.store.fetch(digest, downloads / digest.removeprefix("sha256:")[:16])
         except (ArtifactNotFound, DigestMismatch) as error:
             raise type(error)(
                 f"{where}: {error}; move what is damaged aside with: editr1 runs repair {self.job.run} --store {self.job.store.url} --yes,"

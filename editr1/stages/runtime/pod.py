@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from editr1.artifacts.outage import OutageTolerance
 from editr1.errors import ExitCode, shell_code
 from editr1.parallel.heartbeat import BEAT_SECONDS, FOLDER_VARIABLE, HeartbeatWatch, stage_file
 from editr1.runs.checkpoints import StageCheckpoints
-from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job
+from editr1.runs.job import CONFIG_VARIABLE, POD_VARIABLE, StageJob, make_workdir, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import (
     LiveFiles,
@@ -49,7 +50,7 @@ from editr1.runs.live import (
     uses_retry,
 )
 from editr1.runs.record import add_unsubmitted_stage, submitted_stage
-from editr1.runs.resolve import HubUnreachable, resolve_job
+from editr1.runs.resolve import HubUnreachable, check_key, resolve_job
 from editr1.runs.stored import dump_stored
 from editr1.stages.runtime.entry import exit_code
 from editr1.stages.runtime.log_tail import LogTail
@@ -74,6 +75,7 @@ def main(kind: str) -> int:
     try:
         job = read_job()
         configure_logging(job.runtime.log_format)
+        check_key(job)
         store = open_store(job.store, OutageWait(job.store.outage_seconds))
         resolved = retry_hub_outages(lambda: resolve_job(job, store))
         if not job.key:
@@ -127,7 +129,7 @@ class _Attempt:
         self._written: LiveProgress | None = None
         self._spans_seen: float | None = None
         self._record = PodAttempt(
-            pod=os.environ.get("EDITR1_POD", "local"),
+            pod=os.environ.get(POD_VARIABLE, "local"),
             uid=os.environ.get("EDITR1_POD_UID", ""),
             node=os.environ.get("EDITR1_NODE", ""),
             started=time.time(),
@@ -238,6 +240,10 @@ class _Attempt:
         self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
+        if code == 0 and self._job.downloads is not None:
+            shutil.rmtree(
+                self._job.workdir, ignore_errors=True
+            )  # All results are in the store, and a claim outlives the pod.
         if uses_retry(code) and spent:
             log.error("the stage failed with exit code %d, and no retries are left (retries: %d)", code, self._retries)
             return ExitCode.UNEXPECTED

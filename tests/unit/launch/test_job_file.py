@@ -40,14 +40,15 @@ SET_ON_THE_CLUSTER: dict[str, Any] = {
     "runtime.log_format": "json",
     # Pods write spans to their working directory and publish them from there.
     "runtime.span_file": None,
-    # The key is already computed, so that pods only need the digest in reward_digest.
-    "reward": None,
+    # Pods set it when they read the job.
+    "downloads": None,
 }
 """Fields that differ between the pod and the given job, with the value in the pod."""
 SERVICE_HAS_NO = {
     # Reward services do not use a reward service.
     "reward_urls": [],
     "reward_digest": None,
+    "reward": None,
     # Kubernetes restarts the pods of a Deployment without a limit.
     "runtime.retries": None,
 }
@@ -76,7 +77,9 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
         span_file=bundle.with_name("spans"),
         log_format="text",
     )
-    served = RewardIdentity(model="sha256:" + "c" * 64) if stage.kind != "serve" else None
+    served = (
+        RewardIdentity(model="sha256:" + "c" * 64, settings={"temperature": 1.0}) if stage.kind != "serve" else None
+    )
     resolved = ResolvedStage(config=config, inputs=dict(stage.inputs), key="d" * 64, reward=served)
     reward = RewardEndpoints(("http://a:1", "http://b:2"), served.model) if served else None
     context = JobContext("demo", 7, store, "rev", workdir=bundle.parent, runtime=runtime)

@@ -8,7 +8,7 @@ import pytest
 
 from editr1.config.loader import ConfigError
 from editr1.launch.local.processes import end_with_parent
-from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, make_workdir, read_job
+from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, POD_VARIABLE, make_workdir, read_job
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -62,3 +62,27 @@ def test_parent_that_is_no_process_id_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(PARENT_VARIABLE, "abc")
     with pytest.raises(ConfigError, match=r"EDITR1_PARENT_PID 'abc': not a process id; unset"):
         end_with_parent()
+
+
+def test_pods_that_share_a_volume_have_only_downloads_in_common(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {
+        "run": "r",
+        "stage": "s",
+        "kind": "curate",
+        "seed": 0,
+        "store": {"url": "file:///s"},
+        "workdir": str(tmp_path),
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "job.json"))
+    assert (read_job().workdir, read_job().downloads) == (tmp_path, None)
+    found = []
+    for pod in ("r-s-worker-0", "r-s-worker-1"):
+        monkeypatch.setenv(POD_VARIABLE, pod)
+        found.append(read_job())
+    assert [item.workdir for item in found] == [tmp_path / "pods/r/s/r-s-worker-0", tmp_path / "pods/r/s/r-s-worker-1"]
+    assert {item.downloads for item in found} == {tmp_path / "downloads"}
+    (tmp_path / "job.json").write_text(found[0].model_dump_json())
+    assert read_job() == found[0], "a process of the first pod reads its job, whatever its environment is"

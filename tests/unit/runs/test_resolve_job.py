@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from editr1.artifacts import open_store
+from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import Kind
-from editr1.runs.resolve import resolve_job
+from editr1.runs.resolve import check_key, resolve_job, stage_key
 
 
 def test_resolution_without_upload_gives_the_same_job_and_stores_nothing(tmp_path: Path) -> None:
@@ -43,3 +46,30 @@ def test_content_of_the_expert_examples_is_part_of_the_key(tmp_path: Path) -> No
 
     assert key("one") != key("two")
     assert key("one") == key("one")
+
+
+def test_key_that_does_not_belong_to_the_job_is_refused(tmp_path: Path) -> None:
+    job = StageJob(
+        run="r",
+        stage="curate",
+        kind=Kind.CURATE,
+        seed=0,
+        store=StoreConfig(url=(tmp_path / "store").as_uri()),
+        workdir=tmp_path,
+    )
+    resolved = resolve_job(job, open_store(job.store), upload=False)
+    check_key(job)
+    check_key(resolved)
+    # A newer version has settings that the job of an older one does not contain.
+    older = {name: value for name, value in resolved.config.items() if name != "test_fraction"}
+    key = stage_key(job.kind, older, resolved.inputs, job.seed)
+    check_key(resolved.model_copy(update={"config": older, "key": key}))
+    for change in (
+        {"config": resolved.config | {"test_fraction": 0.5}},
+        {"seed": 1},
+        {"inputs": {"data": "sha256:" + "a" * 64}},
+    ):
+        with pytest.raises(
+            ConfigError, match=r"does not belong to the settings, inputs and seed of the job.*uninstall it"
+        ):
+            check_key(resolved.model_copy(update=change))
