@@ -145,8 +145,11 @@ def resolve_job(
 
 
 def check_key(job: StageJob) -> None:
-    """Raise ConfigError if a job has a key that was not computed from its settings, inputs, seed and reward model."""
-    if not job.key:
+    """Raise ConfigError if a job has a key that was not computed from its settings, inputs, seed and reward model.
+
+    Services are not checked. They have no outputs, and their releases can be upgraded.
+    """
+    if not job.key or KINDS[job.kind].service:
         return
     complete = full_config(job.kind, job.config, job.seed)
     if job.key != stage_key(job.kind, _only_given(complete, job.config), job.inputs, job.seed, job.reward):

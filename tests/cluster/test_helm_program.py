@@ -7,9 +7,13 @@ import subprocess
 from tests.cluster.conftest import REGISTRY, ROOT, SMALL_CURATION, TAG, Lab, until
 
 
-def helm(lab: Lab, *arguments: str, storage: str = "secret") -> str:
+def run_helm(lab: Lab, *arguments: str, storage: str = "secret") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HELM_DRIVER": storage}
-    done = subprocess.run(["helm", *arguments, "-n", lab.namespace], capture_output=True, text=True, env=environment)
+    return subprocess.run(["helm", *arguments, "-n", lab.namespace], capture_output=True, text=True, env=environment)
+
+
+def helm(lab: Lab, *arguments: str, storage: str = "secret") -> str:
+    done = run_helm(lab, *arguments, storage=storage)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -45,3 +49,21 @@ def test_submit_needs_no_helm_program(lab: Lab) -> None:
     assert "library" in lab.editr1("list").stdout
     lab.editr1("cancel", "library")
     until("its objects are deleted", lambda: not [item for item in lab.release_objects() if "library" in item], 60)
+
+
+def test_upgrade_that_changes_the_job_of_a_stage_is_refused(lab: Lab) -> None:
+    chart, values = str(ROOT / "charts/curate"), lab.file("upgraded.yaml", {**lab.settings["values"], "suspend": True})
+    helm(lab, "install", "upgraded", chart, "-f", values, "--set", "key=" + "b" * 64)
+    before = lab.get("configmap", "upgraded")["data"]
+    helm(lab, "upgrade", "upgraded", chart, "-f", values, "--set", "key=" + "b" * 64)
+    for field, change in (
+        ("config", "config.test_fraction=0.5"),
+        ("seed", "seed=1"),
+        ("runtime", "heartbeatTimeoutSeconds=77"),
+    ):
+        refused = run_helm(lab, "upgrade", "upgraded", chart, "-f", values, "--set", f"key={'b' * 64},{change}")
+        assert refused.returncode != 0
+        assert f"{field} of this stage differs from that of the installed release" in refused.stderr
+        assert "helm uninstall upgraded" in refused.stderr
+    assert lab.get("configmap", "upgraded")["data"] == before
+    helm(lab, "uninstall", "upgraded")

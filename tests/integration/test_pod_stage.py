@@ -35,25 +35,29 @@ def start(
     config: dict[str, Any],
     store: dict[str, str] | None = None,
     retries: int | None = None,
+    run: str = "r",
+    key: str = "",
     **environment: str,
 ) -> subprocess.Popen[str]:
     (folder / "work").mkdir(exist_ok=True)
     job = {
-        "run": "r",
+        "run": run,
         "stage": "curate",
         "kind": "curate",
+        "key": key,
         "seed": 3,
         "store": store or {"url": (folder / "store").as_uri()},
         "config": config,
         "workdir": str(folder / "work"),
         "runtime": {"release": "r", "publish_seconds": 0.2, "retries": retries},
     }
-    (folder / "job.json").write_text(json.dumps(job))
+    file = folder / f"{run}.json"
+    file.write_text(json.dumps(job))
     process = subprocess.Popen(
         [sys.executable, "-m", "editr1.stages.runtime.pod", "curate"],
         env={
             **os.environ,
-            "EDITR1_CONFIG": str(folder / "job.json"),
+            "EDITR1_CONFIG": str(file),
             "EDITR1_POD": "r-master-0",
             "EDITR1_POD_UID": "11112222-x",
             **environment,
@@ -180,6 +184,30 @@ def test_invalid_setting_fails_immediately_and_permanently(tmp_path: Path) -> No
     process = start(tmp_path, {**CONFIG, "labeler": "shapes"})
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2 and "did you mean 'labeller'" in output
+
+
+def test_job_with_the_key_of_other_settings_fails_permanently_and_stores_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, CONFIG, key="b" * 64)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "does not belong to the settings" in output and "uninstall it" in output
+    assert not list((tmp_path / "work").iterdir()) and not (tmp_path / "store").exists()
+
+
+def test_pods_that_share_a_volume_run_their_own_jobs(tmp_path: Path) -> None:
+    sizes = {"a": 30, "b": 34}
+    pods = {
+        run: start(tmp_path, {**CONFIG, "shapes": {**SHAPES, "cases": cases}}, run=run, EDITR1_POD=f"{run}-master-0")
+        for run, cases in sizes.items()
+    }
+    for process in pods.values():
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    results = {run: newest_result(store_of(tmp_path), run, "curate") for run in sizes}
+    rows = {run: result.outputs["rows"] for run, result in results.items() if result is not None}
+    assert set(rows) == set(sizes) and rows["a"] != rows["b"]
+    left = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    assert not left, "the folder of a pod whose stage succeeded is deleted"
 
 
 def test_killed_stage_is_retried_until_retries_are_exhausted(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 {{- fail "store.url is not set: set it to the artifact store, such as --set store.url=s3://my-bucket/editr1" -}}
 {{- end -}}
 {{- if and .Values.scratch.claim (gt (int (default 1 .Values.nodes)) 1) -}}
-{{- fail "scratch.claim is set and nodes is above 1, but pods cannot share a claim: leave scratch.claim empty, so that each pod gets a separate volume" -}}
+{{- fail "scratch.claim is set and nodes is above 1, but many volumes can be mounted on one node only: leave scratch.claim empty, so that each pod gets a separate volume" -}}
 {{- end -}}
 {{- end -}}
 

@@ -50,9 +50,9 @@
 {{- if $known -}}
 {{- $before := index $known.data "job.json" | fromJson -}}
 {{- $after := include "editr1.jobFile" . | fromJson -}}
-{{- range $field := list "run" "stage" "key" "seed" "inputs" "reward_urls" "reward_digest" "reward" "config" -}}
+{{- range $field := concat (keys $before) (keys $after) | uniq | sortAlpha -}}
 {{- if ne (toJson (get $before $field)) (toJson (get $after $field)) -}}
-{{- fail (printf "%s of this stage differs from that of the installed release, and a job cannot be upgraded: uninstall it with helm uninstall %s -n %s and install it again, or choose another release name" $field (include "editr1.name" $root) $root.Release.Namespace) -}}
+{{- fail (printf "%s of this stage differs from that of the installed release, and a job cannot be upgraded: uninstall it with helm uninstall %s -n %s and install it again, or choose another release name" $field $root.Release.Name $root.Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,10 +1,20 @@
-{{/* Init containers for the vLLM engine. The first one downloads the model to /work/models/RELEASE. The second one is a sidecar that
+{{/* Folder of the model that vLLM serves. Pods that share a claim have the folder in common only if its content cannot differ between
+     them: a rolling update to another model must not replace the files of the pods that still serve. */}}
+{{- define "editr1.vllmModel" -}}
+{{- if hasPrefix "sha256:" .Values.inputs.model -}}
+/work/downloads/{{ .Values.inputs.model | trimPrefix "sha256:" | trunc 16 }}
+{{- else -}}
+/work/models/$(EDITR1_POD)
+{{- end -}}
+{{- end -}}
+
+{{/* Init containers for the vLLM engine. The first one downloads the model (editr1.vllmModel). The second one is a sidecar that
      runs vLLM. The reward server starts once vLLM responds. */}}
 {{- define "editr1.vllm" -}}
 - name: fetch
   image: {{ include "editr1.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [python, -m, editr1.stages.runtime.fetch, model, {{ printf "/work/models/%s" (include "editr1.name" .) | quote }}]
+  command: [python, -m, editr1.stages.runtime.fetch, model, {{ include "editr1.vllmModel" . | quote }}]
   env:
     {{- include "editr1.env" . | nindent 4 }}
   {{- with .Values.envFrom }}
@@ -24,7 +34,7 @@
   command:
     {{- toYaml .Values.vllm.command | nindent 4 }}
   args:
-    - {{ printf "--model=/work/models/%s" (include "editr1.name" .) | quote }}
+    - {{ printf "--model=%s" (include "editr1.vllmModel" .) | quote }}
     - --served-model-name=verifier
     - --host=127.0.0.1
     - --port=8001
@@ -39,6 +49,10 @@
       value: "1"
     - name: VLLM_NO_USAGE_STATS
       value: "1"
+    - name: EDITR1_POD
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.name
     {{- with .Values.vllm.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -73,3 +73,19 @@ def test_key_that_does_not_belong_to_the_job_is_refused(tmp_path: Path) -> None:
             ConfigError, match=r"does not belong to the settings, inputs and seed of the job.*uninstall it"
         ):
             check_key(resolved.model_copy(update=change))
+
+
+def test_service_whose_release_was_upgraded_is_not_refused(tmp_path: Path) -> None:
+    job = StageJob(
+        run="r",
+        stage="reward",
+        kind=Kind.SERVE,
+        key="b" * 64,
+        seed=0,
+        store=StoreConfig(url=(tmp_path / "store").as_uri()),
+        inputs={"model": "sha256:" + "a" * 64},
+        workdir=tmp_path,
+    )
+    check_key(job)
+    with pytest.raises(ConfigError, match="does not belong to"):
+        check_key(job.model_copy(update={"kind": Kind.SFT}))

@@ -267,6 +267,18 @@ def test_dashboard_and_alerts_query_exported_metrics_only() -> None:
     assert used == known, f"no panel or alert queries {known - used}"
 
 
+@pytest.mark.parametrize(
+    ("model", "folder"), [(DIGEST, "/work/downloads/" + "a" * 16), ("run:r/s/model", "/work/models/$(EDITR1_POD)")]
+)
+def test_vllm_replicas_on_one_claim_share_a_model_folder_only_if_its_digest_is_given(model: str, folder: str) -> None:
+    (pod,) = pods(render("reward", {"store": STORE, "inputs": {"model": model}, "vllm": {"enabled": True}}))
+    fetch, vllm = pod["initContainers"]
+    assert fetch["command"][-1] == folder and f"--model={folder}" in vllm["args"]
+    for container in (fetch, vllm):
+        (name,) = [item for item in container["env"] if item["name"] == "EDITR1_POD"]
+        assert name["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
 def test_vllm_does_not_take_sampling_defaults_from_the_model_folder() -> None:
     values = {"store": STORE, "inputs": {"model": DIGEST}, "vllm": {"enabled": True, "args": ["--seed", "1"]}}
     (pod,) = pods(render("reward", values))
