@@ -12,6 +12,7 @@ import kopf
 from editr1.telemetry.log import configure_logging, requested_format
 from editr1_operator.handlers import Handlers
 from editr1_operator.options import Options
+from editr1_operator.probes import Probes
 
 log = logging.getLogger("editr1.operator")
 
@@ -24,11 +25,12 @@ def main() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     namespaces = options.namespace_list()
     log.info("watching %s", f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces")
+    probes = Probes()
+    probes.serve(options.liveness_port)
     kopf.run(
-        registry=Handlers(options).registry(),
+        registry=Handlers(options, probes).registry(),
         clusterwide=not namespaces,
         namespaces=namespaces,
-        liveness_endpoint=f"http://0.0.0.0:{options.liveness_port}/healthz",
         standalone=True,
     )
 

@@ -10,6 +10,7 @@ from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Object
+from editr1.launch.kubernetes.parse import SUSPENDED_BY_RUN
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import (
@@ -89,7 +90,9 @@ class Applier:
         elif isinstance(action, ForceDeletePod):
             self._client.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
         elif isinstance(action, SetSuspended):
-            body = {"spec": {"runPolicy": {"suspend": action.suspended}}}
+            # A merge patch removes an annotation whose value is None.
+            annotations = {SUSPENDED_BY_RUN: "true" if action.suspended else None}
+            body = {"metadata": {"annotations": annotations}, "spec": {"runPolicy": {"suspend": action.suspended}}}
             self._client.patch("PyTorchJob", self._namespace, status.release, body)
 
     def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:

@@ -15,7 +15,8 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.spec import RunBody
 
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)
-_ABOUT_TO_START = (Reason.RETRYING, Reason.QUEUED)
+_HELD = (Reason.QUEUED, Reason.HELD)
+_ABOUT_TO_START = (Reason.RETRYING, *_HELD)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]
     active stage.
     """
     first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
-    if all(stage.reason is Reason.QUEUED for stage in active):
+    if all(stage.reason in _HELD for stage in active):
         state = RunState.WAITING
     elif any(stage.attempts for stage in jobs) or any(stage.state is RunState.RUNNING for stage in active):
         state = RunState.RUNNING

@@ -34,7 +34,7 @@ from editr1.runs.next_step import dependencies, services_wanted, startable
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Action
 from editr1_operator.conditions import summarize
-from editr1_operator.jobs import delete_failed_job, plan_stage
+from editr1_operator.jobs import delete_job_of_ended_stage, plan_stage
 from editr1_operator.observed import ObservedRun
 from editr1_operator.plan import PlanBuilder
 from editr1_operator.services import keep_service, release_service
@@ -59,7 +59,7 @@ def decide(observed: ObservedRun) -> Plan:
             continue
         known = plan.status_of(stage)
         if known.over:
-            plan = delete_failed_job(plan, stage)
+            plan = delete_job_of_ended_stage(plan, stage)
         elif failed and not known.attempts:
             message = f"not started because {', '.join(failed)} failed"
             plan = plan.update(stage, state=RunState.WAITING, reason=Reason.STAGE_FAILED, message=message)

@@ -28,6 +28,7 @@ from editr1_operator.crd import GROUP, PLURAL, VERSION
 from editr1_operator.metrics import RUNS
 from editr1_operator.notify import Notifier
 from editr1_operator.options import Options
+from editr1_operator.probes import Probes, any_address
 from editr1_operator.queue import WorkQueue
 from editr1_operator.reconcile import Reconciler
 from editr1_operator.settings import SettingsCache
@@ -64,8 +65,8 @@ class Components:
 class Handlers:
     """Event handlers of the operator, with the cache and the background components that they use."""
 
-    def __init__(self, options: Options) -> None:
-        self._options, self._cache = options, Cache()
+    def __init__(self, options: Options, probes: Probes) -> None:
+        self._options, self._probes, self._cache = options, probes, Cache()
         self._components: Components | None = None
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -87,7 +88,7 @@ class Handlers:
         await wait_for_kinds(client)
         self._components = self._start_components(client)
         if self._options.metrics_port:
-            start_http_server(self._options.metrics_port)
+            start_http_server(self._options.metrics_port, addr=any_address())
 
     async def stop(self, **_: Any) -> None:
         """Stop the background components."""
@@ -127,7 +128,7 @@ class Handlers:
         settings = SettingsCache(options.cluster_file, options.store_list())
         reconciler = Reconciler(client, self._cache, Helm(), settings, notifier, exporter)
         queue = WorkQueue(reconciler.reconcile, options.workers)
-        counter = asyncio.get_running_loop().create_task(count_runs(self._cache))
+        counter = asyncio.get_running_loop().create_task(count_runs(self._cache, self._probes))
         return Components(queue, reconciler, notifier, exporter, counter)
 
     def _is_cached(self, event: Any) -> bool:
@@ -159,10 +160,14 @@ async def wait_for_kinds(client: KubernetesClient) -> None:
         await asyncio.sleep(KINDS_INTERVAL_SECONDS)
 
 
-async def count_runs(cache: Cache) -> None:
-    """Update the metric of runs per state every few seconds, and return free memory to the system every minute, forever."""
+async def count_runs(cache: Cache, probes: Probes) -> None:
+    """Update the metric of runs per state every few seconds, and return free memory to the system every minute, forever.
+
+    Each round tells ``probes`` that the event loop is not blocked.
+    """
     trimmed = time.monotonic()
     while True:
+        probes.beat()
         if time.monotonic() - trimmed > TRIM_INTERVAL_SECONDS:
             trimmed = time.monotonic()
             await asyncio.to_thread(_trim_memory)

@@ -38,11 +38,12 @@ def plan_stage(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     return _plan_job(plan, stage) if seen.has_job else _plan_without_job(plan, stage)
 
 
-def delete_failed_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Delete the job of a failed stage if the job is still active."""
+def delete_job_of_ended_stage(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Delete the job of a failed stage if the job is still active, and of every stage that is over if a sidecar keeps its pods."""
     seen = plan.observed_of(stage)
     failed = plan.status_of(stage).state is RunState.FAILED
-    if failed and seen.has_job and seen.owned and is_active(seen):
+    kept = any(pod.kept_by for pod in seen.release.pods)
+    if seen.has_job and seen.owned and (kept or (failed and is_active(seen))):
         return plan.act(DeleteJob(stage.name, seen.uid))
     return plan
 

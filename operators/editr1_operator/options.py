@@ -23,7 +23,7 @@ class Options(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Number of runs that are reconciled at the same time."""
     liveness_port: int = 8080
-    """Port of the liveness endpoint /healthz."""
+    """Port of the endpoints /healthz (the process is alive) and /readyz (the operator handles events)."""
     metrics_port: int = 9090
     """Port of the metrics endpoint /metrics. 0 disables it."""
     notify_url: str = ""

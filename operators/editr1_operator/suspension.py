@@ -29,6 +29,8 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         return plan if job.suspended else plan.act(SetSuspended(stage.name, True))
     if job.queue:
         return _wait_for_queue(plan, stage)
+    if not job.suspended_by_run:
+        return _wait_for_release(plan, stage)
     if any(pod.terminating for pod in seen.release.pods):
         # training-operator counts a terminating pod as part of the resumed job, so the end of the pod would fail the
         # job.
@@ -62,11 +64,26 @@ def end_suspension(status: StageStatus, now: float) -> dict[str, Any]:
 
 
 def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    return _wait(plan, stage, Reason.QUEUED, state_of(plan.observed_of(stage).release).reason)
+
+
+def _wait_for_release(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Wait until whoever suspended the job resumes it, such as an administrator or a queue controller that manages all jobs."""
+    name = plan.observed_of(stage).release.name
+    message = (
+        f"job {name} is suspended by something other than this run; if a queue controller manages it, set the value queueName; "
+        f"otherwise resume it with kubectl patch pytorchjob {name} --type=merge -p "
+        '\'{"spec":{"runPolicy":{"suspend":false}}}\''
+    )
+    return _wait(plan, stage, Reason.HELD, message)
+
+
+def _wait(plan: PlanBuilder, stage: StageSpec, reason: Reason, message: str) -> PlanBuilder:
     return plan.update(
         stage,
         state=RunState.WAITING,
-        reason=Reason.QUEUED,
-        message=state_of(plan.observed_of(stage).release).reason,
+        reason=reason,
+        message=message,
         pending_since=None,
         suspended_since=plan.status_of(stage).suspended_since or plan.now,
         pods={},

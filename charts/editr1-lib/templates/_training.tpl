@@ -46,7 +46,9 @@ spec:
     cleanPodPolicy: Running
     ttlSecondsAfterFinished: {{ .Values.ttlSecondsAfterFinished | int }}
     backoffLimit: {{ .Values.retries | int }}
-    suspend: {{ or .Values.suspend (ne .Values.queueName "") }}
+    {{- if .Values.suspend }}
+    suspend: true
+    {{- end }}
   {{- if $several }}
   elasticPolicy:
     rdzvBackend: c10d

@@ -8,6 +8,9 @@ from typing import Any
 from editr1.durations import parse_timestamp
 from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView
 
+SUSPENDED_BY_RUN = "editr1.dev/suspended-by-run"
+"""Annotation of a job that the operator suspended because its run is suspended. Only such a job is resumed by the operator."""
+
 
 def _time(text: str | None) -> float:
     return parse_timestamp(text) if text else 0.0
@@ -36,6 +39,7 @@ def job_view(item: Mapping[str, Any]) -> JobView:
         kind=labels.get("editr1.dev/kind", ""),
         created=job.metadata.creation_timestamp.timestamp() if job.metadata.creation_timestamp else 0.0,
         suspended=bool(job.spec.run_policy.suspend),
+        suspended_by_run=SUSPENDED_BY_RUN in (job.metadata.annotations or {}),
         queue=labels.get(constants.LOCAL_QUEUE_LABEL, ""),
         wanted=sum(replica.replicas or 1 for replica in job.spec.pytorch_replica_specs.values()),
         ready=sum(part.active or 0 for part in ((status and status.replica_statuses) or {}).values()),
@@ -66,7 +70,8 @@ def pod_view(item: Mapping[str, Any]) -> PodView:
     """Convert a Pod to a :class:`PodView`."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
-    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    containers = [_container_view(item, init=True) for item in status.get("initContainerStatuses") or ()]
+    containers += [_container_view(item) for item in status.get("containerStatuses") or ()]
     return PodView(
         name=meta["name"],
         uid=meta.get("uid", ""),
@@ -80,11 +85,11 @@ def pod_view(item: Mapping[str, Any]) -> PodView:
         role=labels.get("training.kubeflow.org/replica-type", ""),
         index=int(labels.get("training.kubeflow.org/replica-index", 0)),
         conditions=_conditions(status),
-        containers=tuple(_container_view(container) for container in statuses),
+        containers=tuple(containers),
     )
 
 
-def _container_view(item: Mapping[str, Any]) -> ContainerView:
+def _container_view(item: Mapping[str, Any], *, init: bool = False) -> ContainerView:
     state = item.get("state") or {}
     waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     return ContainerView(
@@ -97,6 +102,8 @@ def _container_view(item: Mapping[str, Any]) -> ContainerView:
         terminated=terminated.get("reason") or "",
         image=item.get("image") or "",
         image_id=item.get("imageID") or "",
+        running="running" in state,
+        init=init,
     )
 
 

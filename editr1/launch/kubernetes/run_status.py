@@ -34,6 +34,7 @@ class Reason(StrEnum):
     SERVICE_STARTING = "ServiceStarting"
     PODS_STARTING = "PodsStarting"
     QUEUED = "Queued"
+    HELD = "Held"
     NO_NODE = "NoNode"
     NO_IMAGE = "NoImage"
     NO_QUOTA = "NoQuota"

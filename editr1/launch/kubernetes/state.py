@@ -88,6 +88,8 @@ def state_of(release: ReleaseView) -> StageState:
         queued = f"waiting for admission by queue {job.queue}"
         reason = queued if job.queue else "suspended; use editr1 resume to continue"
         return StageState(Phase.SUSPENDED, reason, restarts=restarts)
+    if not job.service and (kept := _kept_state(release, restarts)):
+        return kept
     problem = find_problem(release)
     reason, trouble = (problem.sentence, problem.trouble) if problem else ("", None)
     if job.service:
@@ -101,13 +103,34 @@ def state_of(release: ReleaseView) -> StageState:
     return StageState(Phase.PENDING, reason or "waiting for its pods to start", restarts=restarts, trouble=trouble)
 
 
+def _kept_state(release: ReleaseView, restarts: int) -> StageState | None:
+    """Return the state of a job whose pods are only kept by other containers, or None if it is not such a job.
+
+    If the process of one pod has failed, the job has failed. It has succeeded once all processes have exited with 0.
+    """
+    kept = {pod.name: pod.kept_by for pod in release.pods if pod.kept_by}
+    ended = [(pod, pod.main.exit_code) for pod in release.pods if pod.main and pod.main.exit_code is not None]
+    failed = sorted((item for item in ended if item[1]), key=lambda item: is_retryable(item[1] or 0))
+    if not kept or (
+        not failed and (len(ended) < len(release.pods) or len(ended) < (release.job.wanted if release.job else 0))
+    ):
+        return None
+    pod, code = failed[0] if failed else ended[0]
+    names = sorted({name for names in kept.values() for name in names})
+    reason = (
+        f"the stage in pod {pod.name} ended with exit code {code}, but the pod is kept by a sidecar, its container {', '.join(names)}; "
+        "keep sidecars out with the values podLabels or podAnnotations"
+    )
+    return StageState(Phase.FAILED if failed else Phase.SUCCEEDED, reason, code, restarts)
+
+
 def pods_left(pods: Iterable[PodView], now: float) -> bool:
     """Return True if a pod of a succeeded job is still running.
 
     Kubernetes reports a job with several pods as succeeded when its first pod has succeeded. The pod of rank 0, which commits
     the result, may take longer. Pods on lost nodes are ignored, although their phase stays Running.
     """
-    return any(pod.phase == "Running" and not is_stuck(pod, now) for pod in pods)
+    return any(pod.phase == "Running" and not pod.kept_by and not is_stuck(pod, now) for pod in pods)
 
 
 def is_stuck(pod: PodView, now: float) -> bool:

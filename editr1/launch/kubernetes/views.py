@@ -37,6 +37,9 @@ class ContainerView:
     """Reason why the container terminated, such as OOMKilled; empty if it has not terminated."""
     image: str = ""
     image_id: str = ""
+    running: bool = False
+    init: bool = False
+    """Whether it is an init container. Kubernetes ends one that runs for as long as the pod (a native sidecar) with the pod."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,16 @@ class PodView:
         """Return the container that runs the stage, or ``None`` if its status has not been reported yet."""
         return next((item for item in self.containers if item.name in STAGE_CONTAINERS), None)
 
+    @property
+    def kept_by(self) -> list[str]:
+        """Return the names of the containers that keep the pod running although the stage's process has ended.
+
+        An example is the proxy of a service mesh. The phase of such a pod stays Running.
+        """
+        if self.phase != "Running" or self.main is None or self.main.exit_code is None:
+            return []
+        return [item.name for item in self.containers if item.running and not item.init]
+
 
 @dataclass(frozen=True)
 class JobView:
@@ -84,6 +97,8 @@ class JobView:
     """Creation time in seconds since the epoch."""
     service: bool = False
     suspended: bool = False
+    suspended_by_run: bool = False
+    """Whether the operator suspended the job because its run is suspended."""
     queue: str = ""
     """Name of the Kueue LocalQueue in which the job waits for admission; empty if it uses no queue."""
     wanted: int = 1

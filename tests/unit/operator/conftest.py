@@ -57,9 +57,13 @@ def backoff(left: float, **changes: Any) -> StageStatus:
 def observed_job(
     *pods: PodView, condition: str = "", events: tuple[EventView, ...] = (), **changes: Any
 ) -> ObservedStage:
-    """Return a stage whose first job exists, with these pods. The result of a failed job has been read."""
+    """Return a stage whose first job exists, with these pods. The result of a failed job has been read.
+
+    A suspended job without a queue was suspended by the operator, unless ``suspended_by_run`` is given.
+    """
     changes.setdefault("result_read", condition == "Failed")
-    arguments = {key: changes.pop(key) for key in ("suspended", "queue") if key in changes}
+    arguments = {key: changes.pop(key) for key in ("suspended", "queue", "suspended_by_run") if key in changes}
+    arguments.setdefault("suspended_by_run", "suspended" in arguments and "queue" not in arguments)
     conditions = (Condition(condition, "True"),) if condition else ()
     job = JobView("lab-data", "lab", "data", "curate", conditions=conditions, **arguments)
     return ObservedStage(

@@ -150,6 +150,7 @@ class Cluster:
             "",
             service=name == "rrm",
             suspended=job.suspended,
+            suspended_by_run=job.suspended and not self.queue,
             queue=self.queue,
             ready=int(job.phase == "Running"),
             conditions=(Condition(job.phase, "True"),) if over else (),

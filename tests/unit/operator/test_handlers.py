@@ -13,6 +13,7 @@ import pytest
 from editr1_operator import handlers
 from editr1_operator.handlers import Handlers
 from editr1_operator.options import Options
+from editr1_operator.probes import Probes
 
 OWNER = {"apiVersion": "editr1.dev/v1alpha1", "kind": "EditRun", "name": "quick", "uid": "u"}
 
@@ -41,7 +42,7 @@ async def until(condition: Any) -> None:
 def test_watch_events_reconcile_the_run_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
     reconciled: list[tuple[str, str]] = []
     deleted: list[str] = []
-    missing = [["PyTorchJob"], []]
+    probes, missing = Probes(), [["PyTorchJob"], []]
     client = SimpleNamespace(missing_kinds=lambda _kinds: missing.pop(0))
     reconciler = SimpleNamespace(
         reconcile=reconciled.append, record_deletion=lambda body: deleted.append(body["metadata"]["name"])
@@ -51,9 +52,10 @@ def test_watch_events_reconcile_the_run_of_the_object(monkeypatch: pytest.Monkey
     monkeypatch.setattr(handlers, "Reconciler", lambda *_: reconciler)
 
     async def work() -> None:
-        operator = Handlers(Options(metrics_port=0))
+        operator = Handlers(Options(metrics_port=0), probes)
         await operator.start(kopf.OperatorSettings())
         assert missing == [], "the operator started before every kind was served"
+        await until(lambda: probes.answer("/readyz")[0] == 200)
         await operator.on_run({"type": "ADDED", "object": run("1")})
         await until(lambda: len(reconciled) == 1)
         await operator.on_job({"type": "MODIFIED", "object": job("2")})

@@ -32,6 +32,7 @@ W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.
 P = RunState.SUSPENDED
 SUSPENSION: dict[str, Any] = {"reason": Reason.SUSPENDED, "suspended_since": NOW - 50}
 SUSPENDED_STAGE = launched_status(state=P, **SUSPENSION)
+HELD_JOB = observed_job(suspended=True, suspended_by_run=False)
 QUEUED_JOB = observed_job(suspended=True, queue="research")
 
 SUSPENDED: dict[str, tuple[StageStatus | None, ObservedStage, tuple[Action, ...], str]] = {
@@ -188,11 +189,20 @@ CASES = {
         single_stage(SUSPENDED_STAGE, observed_job(suspended=True, queue="research", terminating=True)),
         *(S, Reason.PODS_STARTING, (), "waiting for the pods of the previous attempt to stop"),
     ),
-    "a job that was suspended by someone else is resumed": Case(
-        single_stage(launched_status(), observed_job(suspended=True)),
+    "a job that was suspended by someone else is left alone": Case(
+        single_stage(launched_status(), HELD_JOB),
+        W,
+        Reason.HELD,
+        (),
+        "job lab-data is suspended by something other than this run",
+    ),
+    "a resumed stage whose job was suspended by someone else is left alone": Case(
+        single_stage(SUSPENDED_STAGE, HELD_JOB), W, Reason.HELD
+    ),
+    "a job that was resumed by someone else starts": Case(
+        single_stage(launched_status(state=W, reason=Reason.HELD, suspended_since=NOW - 50), observed_job(POD)),
         S,
         Reason.PODS_STARTING,
-        (SetSuspended("data", False),),
     ),
 }
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from editr1.launch.kubernetes.parse import job_view, pod_view
-from editr1.launch.kubernetes.state import Phase, StageState, state_of
+from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
 from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView, ReleaseView
 
 JOB = JobView("my-sft", "my", "sft", "sft")
@@ -151,3 +151,33 @@ def test_api_json_is_converted_to_views() -> None:
     )
     assert (pod.terminating, pod.index, pod.node) == (True, 2, "n")
     assert pod.main == ContainerView("pytorch", restarts=1, exit_code=3, terminated="Error")
+
+
+def kept(code: int | None, *, name: str = "my-sft-master-0", init: bool = False) -> PodView:
+    """Return a running pod with a proxy that runs, whose stage ended with ``code`` (None: it runs)."""
+    stage = ContainerView("pytorch", exit_code=code, running=code is None)
+    return replace(POD, name=name, phase="Running", containers=(stage, ContainerView("proxy", running=True, init=init)))
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (2, Phase.FAILED), (143, Phase.FAILED)])
+def test_exit_of_the_stage_counts_although_a_sidecar_keeps_the_pod(code: int, phase: Phase) -> None:
+    state = state_of(release(JOB, kept(code)))
+    assert (state.phase, state.exit_code) == (phase, code)
+    assert f"ended with exit code {code}" in state.reason and "container proxy" in state.reason
+    assert not pods_left([kept(code)], 0.0)
+
+
+def test_job_with_a_sidecar_runs_until_every_process_has_ended_or_one_has_failed() -> None:
+    job = replace(JOB, wanted=2)
+    first, second = kept(0), kept(None, name="my-sft-worker-1")
+    assert state_of(release(job, first, second)).phase is Phase.RUNNING
+    assert state_of(release(job, first)).phase is Phase.RUNNING
+    assert state_of(release(job, first, kept(0, name="my-sft-worker-1"))).phase is Phase.SUCCEEDED
+    failed = state_of(release(job, kept(143), kept(2, name="my-sft-worker-1")))
+    assert (failed.phase, failed.exit_code) == (Phase.FAILED, 2), "a permanent code takes precedence"
+
+
+def test_pod_that_kubernetes_will_end_is_still_running() -> None:
+    assert state_of(release(JOB, kept(2, init=True))).phase is Phase.RUNNING
+    alone = replace(POD, phase="Running", containers=(ContainerView("pytorch", exit_code=2),))
+    assert state_of(release(JOB, alone)).phase is Phase.RUNNING
