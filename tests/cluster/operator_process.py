@@ -47,7 +47,7 @@ class Operator:
 
     def healthy(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self._health}/healthz", timeout=2).is_success
+            return httpx.get(f"http://127.0.0.1:{self._health}/readyz", timeout=2).is_success
         except httpx.HTTPError:
             return False
 

@@ -42,3 +42,30 @@ def test_server_accepts_rendered_objects(lab: Lab, path: Path) -> None:
     assert missing <= {"PodMonitor", "PrometheusRule", "ScaledObject"}, missing
     text = yaml.safe_dump_all([*sent, *(pod for item in objects for pod in pods_of(item))])
     lab.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
+
+
+def test_manifests_that_are_applied_again_leave_fields_of_controllers_alone(lab: Lab) -> None:
+    queued = {
+        **yaml.safe_load((ROOT / "charts/sft/ci/queue-values.yaml").read_text()),
+        "nodeSelector": {"nobody": "here"},
+    }
+    scaled = {
+        **yaml.safe_load((ROOT / "charts/reward/ci/hpa-values.yaml").read_text()),
+        "nodeSelector": {"nobody": "here"},
+    }
+    objects = Helm().render("sft", "again-sft", lab.namespace, queued)
+    objects += Helm().render("reward", "again-rrm", lab.namespace, scaled)
+    known = lab.kubectl("api-resources", "--no-headers")
+    text = yaml.safe_dump_all([item for item in objects if item["kind"] in known.split()])
+    apply = ("apply", "--server-side", "--field-manager=flux", "-f", "-")
+    job, deployment = ("pytorchjob", "again-sft"), ("deployment", "again-rrm")
+    lab.kubectl(*apply, stdin=text)
+    try:
+        suspend = '{"spec":{"runPolicy":{"suspend":true}}}'
+        lab.kubectl("patch", *job, "--field-manager=queue", "--type=merge", "-p", suspend)
+        lab.kubectl("patch", *deployment, "--field-manager=autoscaler", "--type=merge", "-p", '{"spec":{"replicas":3}}')
+        lab.kubectl(*apply, stdin=text)
+        assert lab.kubectl("get", *job, "-o", "jsonpath={.spec.runPolicy.suspend}") == "true"
+        assert lab.kubectl("get", *deployment, "-o", "jsonpath={.spec.replicas}") == "3"
+    finally:
+        lab.kubectl("delete", "-f", "-", "--ignore-not-found", stdin=text)

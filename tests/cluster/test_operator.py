@@ -255,6 +255,25 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
     lab.kubectl("delete", "editrun", "paused")
 
 
+def test_job_that_another_controller_suspends_stays_suspended(lab: Lab, operator: Operator, curated: str) -> None:
+    apply(lab, edit_run("held", [sft(curated)]))
+    until("it is running", lambda: stage(lab, "held", "sft").get("state") == "Running", 120)
+    job = ("pytorchjob", "held-sft")
+    lab.kubectl("patch", *job, "--field-manager=queue", "--type=merge", "-p", '{"spec":{"runPolicy":{"suspend":true}}}')
+    until("the run waits", lambda: stage(lab, "held", "sft").get("reason") == "Held", 30)
+    until("all pods are deleted", lambda: not running_pods(lab), 60)
+    time.sleep(5)
+    assert lab.kubectl("get", *job, "-o", "jsonpath={.spec.runPolicy.suspend}") == "true"
+    assert "suspended by something other than this run" in stage(lab, "held", "sft")["message"]
+    lab.kubectl(
+        "patch", *job, "--field-manager=queue", "--type=merge", "-p", '{"spec":{"runPolicy":{"suspend":false}}}'
+    )
+    found = wait_state(lab, "held", "Done", "Failed", seconds=240)
+    (only,) = found["stages"]
+    assert (found["state"], only.get("failures", 0), len(only["attempts"])) == ("Done", 0, 1)
+    lab.kubectl("delete", "editrun", "held")
+
+
 def test_objects_of_a_run_are_deleted_even_if_no_operator_is_running(
     lab: Lab, operator: Operator, curated: str
 ) -> None:
