@@ -109,6 +109,10 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
         "type": "object",
         "description": "Helm passes global values to every chart. This chart does not use them.",
     }
+    schema["properties"]["editr1-lib"] = {
+        "type": "object",
+        "description": "Helm passes these values to the library chart editr1-lib, which does not use them.",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -119,11 +123,6 @@ def _stage_schema(model: type[BaseModel], kind: Kind) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {item.name: reference | {"description": item.what} for item in KINDS[kind].inputs},
     }
-    lib = {
-        "type": "object",
-        "description": "Helm passes these values to the library chart editr1-lib, which does not use them.",
-    }
-    schema["properties"]["editr1-lib"] = lib
     return schema
 
 

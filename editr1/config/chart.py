@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from editr1.config.base import Settings
@@ -18,6 +18,17 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 Name = Annotated[str, Field(max_length=253, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")]
 """Name of an existing Kubernetes object, or an empty string if no object is used."""
 Labels = dict[str, str]
+
+
+def _not_reserved(labels: dict[str, str]) -> dict[str, str]:
+    if used := [name for name in labels if name.startswith(_RESERVED)]:
+        raise ValueError(f"{used[0]}: the charts set labels with this prefix; choose another name")
+    return labels
+
+
+_RESERVED = ("app.kubernetes.io/", "helm.sh/", "editr1.dev/", "kueue.x-k8s.io/")
+OwnLabels = Annotated[dict[str, str], AfterValidator(_not_reserved)]
+"""Labels whose names the charts do not use themselves."""
 Objects = list[dict[str, Any]]
 
 
@@ -121,6 +132,47 @@ class TelemetryValues(ChartSettings):
     """Write each log line as a JSON object that includes the OpenTelemetry trace ID."""
 
 
+class PodValues(ChartSettings):
+    """Values about pods and the metadata of objects, which every chart accepts."""
+
+    common_labels: OwnLabels = {}
+    """Additional labels for every object of the release, and for its pods. Policies of a cluster can require them."""
+    common_annotations: dict[str, str] = {}
+    """Additional annotations for every object of the release, except the pods that they create."""
+    node_selector: Labels = {}
+    """Labels that a node must have to run the pods (Kubernetes nodeSelector)."""
+    tolerations: Objects = []
+    """Kubernetes tolerations of the pods."""
+    affinity: dict[str, Any] = {}
+    """Kubernetes affinity of the pods."""
+    priority_class_name: Name = ""
+    """Name of an existing PriorityClass for the pods."""
+    scheduler_name: Name = ""
+    """Name of the scheduler that places the pods, such as volcano. If empty, the scheduler of Kubernetes places them."""
+    runtime_class_name: Name = ""
+    """Name of an existing RuntimeClass for the pods, such as nvidia."""
+    service_account_name: Name = ""
+    """Name of an existing ServiceAccount for the pods. If empty, the chart creates a ServiceAccount."""
+    service_account_annotations: dict[str, str] = {}
+    """Annotations of the ServiceAccount that the chart creates. They can assign a cloud identity that has access to the
+    bucket."""
+    pod_labels: OwnLabels = {}
+    """Additional labels for the pods."""
+    pod_annotations: dict[str, str] = {}
+    """Additional annotations for the pods."""
+    env: Objects = []
+    """Additional environment variables for the main container, as a list of Kubernetes EnvVar objects."""
+    env_from: Objects = []
+    """Additional sources of environment variables for the main container, as a list of Kubernetes EnvFromSource objects."""
+    volumes: Objects = []
+    """Additional volumes for the pods, as a list of Kubernetes Volume objects."""
+    volume_mounts: Objects = []
+    """Additional volume mounts for the main container, as a list of Kubernetes VolumeMount objects."""
+    run_as_user: Annotated[int, Field(ge=1)] | None = 10001
+    """Numeric ID that every container uses both as its user ID and as its group ID. Null leaves the IDs to the cluster, as
+    OpenShift requires."""
+
+
 class NetworkPolicyValues(ChartSettings):
     """A NetworkPolicy for the stage's pods."""
 
@@ -135,7 +187,7 @@ class NetworkPolicyValues(ChartSettings):
     If empty, every pod of the namespace may connect to them. Other stages do not use this value."""
 
 
-class StageValues(ChartSettings):
+class StageValues(PodValues):
     """Values that every stage chart accepts."""
 
     run: OptionalName = ""
@@ -159,6 +211,8 @@ class StageValues(ChartSettings):
     """Container image of the stage."""
     resources: ResourceValues = ResourceValues()
     """CPU and memory per pod."""
+    helper_resources: ResourceValues = ResourceValues(requests={"cpu": "50m", "memory": "512Mi"})
+    """CPU and memory of the helper containers: the pod of ``helm test``, and the init container that downloads the model for vLLM."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 1
     """Number of GPUs per pod. With 0, the stage runs on the CPU."""
     gpu_resource: str = "nvidia.com/gpu"
@@ -167,37 +221,6 @@ class StageValues(ChartSettings):
     """Size limit of /dev/shm. Files in it count towards the memory limit of the pod."""
     scratch: ScratchValues = ScratchValues()
     """Working directory of each pod."""
-    node_selector: Labels = {}
-    """Labels that a node must have to run the pods (Kubernetes nodeSelector)."""
-    tolerations: Objects = []
-    """Kubernetes tolerations of the pods."""
-    affinity: dict[str, Any] = {}
-    """Kubernetes affinity of the pods."""
-    priority_class_name: Name = ""
-    """Name of an existing PriorityClass for the pods."""
-    runtime_class_name: Name = ""
-    """Name of an existing RuntimeClass for the pods, such as nvidia."""
-    service_account_name: Name = ""
-    """Name of an existing ServiceAccount for the pods. If empty, the chart creates a ServiceAccount without
-    permissions, and its token is not mounted."""
-    service_account_annotations: dict[str, str] = {}
-    """Annotations of the ServiceAccount that the chart creates. They can assign a cloud identity that has access to the
-    bucket."""
-    pod_labels: Labels = {}
-    """Additional labels for the pods."""
-    pod_annotations: dict[str, str] = {}
-    """Additional annotations for the pods."""
-    env: Objects = []
-    """Additional environment variables for the stage's container, as a list of Kubernetes EnvVar objects."""
-    env_from: Objects = []
-    """Additional sources of environment variables for the stage's container, as a list of Kubernetes EnvFromSource
-    objects."""
-    volumes: Objects = []
-    """Additional volumes for the pods, as a list of Kubernetes Volume objects."""
-    volume_mounts: Objects = []
-    """Additional volume mounts for the stage's container, as a list of Kubernetes VolumeMount objects."""
-    run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric ID that every container uses both as its user ID and as its group ID."""
     telemetry: TelemetryValues = TelemetryValues()
     """Export of spans and metrics, and the log format."""
     network_policy: NetworkPolicyValues = NetworkPolicyValues()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Objects, ResourceValues
+from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, PodValues, ResourceValues
 from editr1.config.names import Namespace
 
 
@@ -27,6 +27,11 @@ class OperatorStoreValues(ChartSettings):
     """Name of the entry that contains the S3 access key, in the Secret named by ``secretName``."""
     secret_key: str = "secret-key"
     """Name of the entry that contains the S3 secret key, in the Secret named by ``secretName``."""
+    ca_config_map: Name = ""
+    """Name of an existing ConfigMap with a PEM bundle of certificate authorities. The operator trusts these authorities when it
+    connects to the stores and, besides the public ones, when it connects to ``notify.url``."""
+    ca_key: str = "ca.crt"
+    """Name of the entry that contains the PEM bundle, in the ConfigMap named by ``caConfigMap``."""
 
 
 class NotifyValues(ChartSettings):
@@ -55,7 +60,7 @@ class OperatorMonitoringValues(ChartSettings):
     """Labels of the PodMonitor. They are needed if Prometheus selects PodMonitors by label."""
 
 
-class OperatorValues(ChartSettings):
+class OperatorValues(PodValues):
     """Helm values for the ``operator`` chart."""
 
     namespaces: list[Namespace] = ["editr1"]
@@ -85,15 +90,3 @@ class OperatorValues(ChartSettings):
     """Scraping of the operator's metrics by Prometheus."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
     """CPU and memory of the operator's container."""
-    node_selector: Labels = {}
-    """Labels that a node must have to run the operator's pod (Kubernetes nodeSelector)."""
-    tolerations: Objects = []
-    """Kubernetes tolerations of the operator's pod."""
-    priority_class_name: Name = ""
-    """Name of an existing PriorityClass for the operator's pod."""
-    pod_labels: Labels = {}
-    """Additional labels for the operator's pod."""
-    env: Objects = []
-    """Additional environment variables for the operator's container, as a list of Kubernetes EnvVar objects."""
-    run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric ID that the operator's container uses both as its user ID and as its group ID."""

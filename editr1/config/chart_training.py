@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,21 @@ class NcclValues(ChartSettings):
     empty, neither variable is set."""
 
 
+class SchedulingPolicyValues(ChartSettings):
+    """Gang scheduling (the field ``runPolicy.schedulingPolicy`` of a PyTorchJob), for schedulers such as Volcano."""
+
+    min_available: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Minimum number of pods that must be able to start together. Null: all pods of the job."""
+    queue: str = ""
+    """Name of a queue of the scheduler."""
+    priority_class: Name = ""
+    """Name of an existing PriorityClass for the group of pods."""
+    min_resources: dict[str, Any] = {}
+    """Minimum resources of the group of pods, such as nvidia.com/gpu."""
+    schedule_timeout_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Time, in seconds, after which the scheduler gives up. Null: the scheduler's default."""
+
+
 class TrainingValues(StageValues):
     """Values that every chart with a PyTorchJob accepts."""
 
@@ -60,9 +75,11 @@ class TrainingValues(StageValues):
     """Time, in seconds, for which the PyTorchJob is kept after it has finished. If editr1 installed the release, its other
     objects are deleted with the PyTorchJob. A release that was installed with helm remains until it is uninstalled."""
     queue_name: Name = ""
-    """Name of a Kueue LocalQueue. If set, the PyTorchJob is created suspended, and Kueue starts it."""
+    """Name of a Kueue LocalQueue. Kueue suspends the PyTorchJob when it is created, and starts it when the queue admits it."""
     suspend: bool = False
     """Create the PyTorchJob suspended, so that its pods do not start until it is resumed."""
+    scheduling_policy: SchedulingPolicyValues = SchedulingPolicyValues()
+    """Gang scheduling of the pods by the scheduler in ``schedulerName``."""
     nccl: NcclValues = NcclValues()
     """Settings of NCCL for several nodes."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
+from editr1.config.store import options_from_environment
 from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1_operator.metrics import NOTICES
@@ -52,6 +54,14 @@ def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[
 class _Failure:
     reason: str
     retryable: bool = True
+
+
+def _authorities() -> ssl.SSLContext:
+    """Return a context that trusts the public certificate authorities and those of the artifact store."""
+    context = httpx.create_ssl_context()
+    if bundle := options_from_environment().get("ca_bundle"):
+        context.load_verify_locations(bundle)
+    return context
 
 
 class Notifier:
@@ -98,7 +108,9 @@ class Notifier:
         headers = {"Content-Type": "application/cloudevents+json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        with httpx.Client(timeout=TIMEOUT_SECONDS, headers=headers, follow_redirects=False) as client:
+        with httpx.Client(
+            timeout=TIMEOUT_SECONDS, headers=headers, follow_redirects=False, verify=_authorities()
+        ) as client:
             while (event := self._queue.get()) is not None:
                 NOTICES.labels("sent" if self._send(client, event) else "failed").inc()
 

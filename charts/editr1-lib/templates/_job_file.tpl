@@ -67,8 +67,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   name: {{ include "editr1.name" .root | quote }}
-  labels:
-    {{- include "editr1.labels" .root | nindent 4 }}
+  {{- include "editr1.objectMetadata" (dict "root" .root) | nindent 2 }}
 data:
   job.json: |
     {{- include "editr1.jobFile" . | nindent 4 }}
@@ -83,12 +82,7 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   name: {{ include "editr1.name" . | quote }}
-  labels:
-    {{- include "editr1.labels" . | nindent 4 }}
-  {{- with .Values.serviceAccountAnnotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "editr1.objectMetadata" (dict "root" . "annotations" .Values.serviceAccountAnnotations) | nindent 2 }}
 automountServiceAccountToken: false
 {{- end -}}
 {{- end -}}
@@ -99,8 +93,7 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   name: {{ include "editr1.name" . | quote }}
-  labels:
-    {{- include "editr1.labels" . | nindent 4 }}
+  {{- include "editr1.objectMetadata" (dict "root" .) | nindent 2 }}
 spec:
   podSelector:
     matchLabels:
@@ -155,7 +148,13 @@ metadata:
     app.kubernetes.io/name: {{ printf "editr1-%s-test" .Chart.Name }}
     app.kubernetes.io/instance: {{ include "editr1.name" . | quote }}
     app.kubernetes.io/part-of: editr1
+    {{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   annotations:
+    {{- with merge (deepCopy .Values.podAnnotations) .Values.commonAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 spec:
@@ -178,7 +177,7 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       resources:
-        requests: {cpu: 50m, memory: 256Mi}
+        {{- toYaml .Values.helperResources | nindent 8 }}
       securityContext:
         {{- include "editr1.securityContext" . | nindent 8 }}
       volumeMounts:

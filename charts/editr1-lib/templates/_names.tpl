@@ -43,8 +43,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 app.kubernetes.io/component: {{ include "editr1.kind" . }}
 app.kubernetes.io/part-of: editr1
 {{ include "editr1.runLabels" . }}
-{{- with .Values.podLabels }}
+{{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
 {{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels and annotations of an object. Arguments: dict "root" $ and, optionally, "labels" <additional labels> "annotations"
+     <additional annotations>. */}}
+{{- define "editr1.objectMetadata" -}}
+{{- $values := .root.Values -}}
+labels:
+  {{- include (ternary "operator.labels" "editr1.labels" (eq .root.Chart.Name "operator")) .root | nindent 2 }}
+  {{- with merge (deepCopy (default dict .labels)) $values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (deepCopy (default dict .annotations)) $values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -55,7 +70,8 @@ app.kubernetes.io/part-of: editr1
 {{- end -}}
 
 {{- define "editr1.serviceAccount" -}}
-{{- default (include "editr1.name" .) .Values.serviceAccountName -}}
+{{- $own := ternary "operator.name" "editr1.name" (eq .Chart.Name "operator") -}}
+{{- default (include $own .) .Values.serviceAccountName -}}
 {{- end -}}
 
 {{/* A label selector in text form: key=value,key=value. */}}

@@ -1,10 +1,12 @@
 {{/* Security contexts that meet Pod Security level "restricted". */}}
 {{- define "editr1.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.runAsUser }}
-runAsGroup: {{ .Values.runAsUser }}
-fsGroup: {{ .Values.runAsUser }}
+{{- with .Values.runAsUser }}
+runAsUser: {{ . | int64 }}
+runAsGroup: {{ . | int64 }}
+fsGroup: {{ . | int64 }}
 fsGroupChangePolicy: OnRootMismatch
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -32,6 +34,9 @@ affinity:
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
 {{- with .Values.runtimeClassName }}
 runtimeClassName: {{ . }}
 {{- end }}
@@ -42,7 +47,7 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 serviceAccountName: {{ include "editr1.serviceAccount" . | quote }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ eq .Chart.Name "operator" }}
 enableServiceLinks: false
 {{- end -}}
 
@@ -82,6 +87,11 @@ enableServiceLinks: false
   value: /etc/editr1/job.json
 - name: HOME
   value: /work
+# The user ID can have no name in the image, and libraries ask for it.
+- name: USER
+  value: editr1
+- name: LOGNAME
+  value: editr1
 - name: HF_HOME
   value: /work/hf
 - name: PYTHONUNBUFFERED

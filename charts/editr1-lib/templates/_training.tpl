@@ -35,17 +35,22 @@ apiVersion: kubeflow.org/v1
 kind: PyTorchJob
 metadata:
   name: {{ $name | quote }}
-  labels:
-    {{- include "editr1.labels" . | nindent 4 }}
-    {{- with .Values.queueName }}
-    kueue.x-k8s.io/queue-name: {{ . }}
-    {{- end }}
+  {{- $queue := ternary dict (dict "kueue.x-k8s.io/queue-name" .Values.queueName) (eq .Values.queueName "") }}
+  {{- include "editr1.objectMetadata" (dict "root" . "labels" $queue) | nindent 2 }}
 spec:
   nprocPerNode: {{ $processes | quote }}
   runPolicy:
     cleanPodPolicy: Running
     ttlSecondsAfterFinished: {{ .Values.ttlSecondsAfterFinished | int }}
     backoffLimit: {{ .Values.retries | int }}
+    {{- with .Values.schedulingPolicy }}
+    {{- $policy := dict -}}
+    {{- range $name, $value := . }}{{ if $value }}{{ $_ := set $policy $name $value }}{{ end }}{{ end }}
+    {{- with $policy }}
+    schedulingPolicy:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- end }}
     {{- if .Values.suspend }}
     suspend: true
     {{- end }}

@@ -22,7 +22,7 @@
     {{- toYaml . | nindent 4 }}
   {{- end }}
   resources:
-    requests: {cpu: 100m, memory: 512Mi}
+    {{- toYaml .Values.helperResources | nindent 4 }}
   securityContext:
     {{- include "editr1.securityContext" . | nindent 4 }}
   volumeMounts:
@@ -45,6 +45,15 @@
   env:
     - name: HOME
       value: /work
+    # The image has no name for the user ID, for which libraries ask.
+    - name: USER
+      value: editr1
+    - name: LOGNAME
+      value: editr1
+    - name: TORCHINDUCTOR_CACHE_DIR
+      value: /work/cache/torchinductor
+    - name: VLLM_CACHE_ROOT
+      value: /work/cache/vllm
     - name: HF_HUB_OFFLINE
       value: "1"
     - name: VLLM_NO_USAGE_STATS

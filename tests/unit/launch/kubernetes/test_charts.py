@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from editr1.config.loader import ConfigError
 from editr1.config.names import MAX_NAME_LENGTH, name_fault
 from editr1.launch.kubernetes.helm import Helm, HelmError
-from editr1.launch.kubernetes.values import chart_of, kind_of
+from editr1.launch.kubernetes.values import chart_of, checked, kind_of
 from editr1.runs.kinds import KINDS, Kind
 from editr1.telemetry import Metric
 
@@ -90,6 +91,78 @@ def test_single_node_is_a_master_and_several_nodes_are_elastic_workers() -> None
     for pod in pods([one, several]):
         (container,) = pod["containers"]
         assert container["name"] == "pytorch" and "readinessProbe" not in container
+
+
+@pytest.mark.parametrize("path", CASES, ids=case_id)
+def test_labels_and_annotations_reach_every_object(path: Path) -> None:
+    """Policies of a cluster can require them, also on pods."""
+    chart, values = path.parts[-3], yaml.safe_load(path.read_text()) or {}
+    given = {"commonLabels": {"team": "vision"}, "commonAnnotations": {"cost": "7"}, "podAnnotations": {"mesh": "off"}}
+    objects = render(chart, values | given)
+    for item in objects:
+        if item["kind"] == "CustomResourceDefinition":
+            continue  # It belongs to the cluster, and several releases share it.
+        where = f"{item['kind']} {item['metadata']['name']}"
+        assert item["metadata"]["labels"]["team"] == "vision", where
+        assert item["metadata"]["annotations"]["cost"] == "7", where
+        replicas = item.get("spec", {}).get("pytorchReplicaSpecs", {}).values()
+        for template in (
+            [item["spec"]["template"]] if item["kind"] == "Deployment" else [one["template"] for one in replicas]
+        ):
+            assert template["metadata"]["labels"]["team"] == "vision", where
+            assert template["metadata"]["annotations"]["mesh"] == "off", where
+
+
+def test_labels_of_the_charts_cannot_be_replaced() -> None:
+    for key in ("commonLabels", "podLabels"):
+        with pytest.raises(ConfigError, match=rf"{key}: editr1\.dev/run: the charts set labels with this prefix"):
+            checked(Kind.CURATE, {"store": STORE, key: {"editr1.dev/run": "x"}}, "values")
+
+
+@pytest.mark.parametrize("chart", ["curate", "reward", "operator"])
+def test_user_can_be_left_to_the_cluster(chart: str) -> None:
+    values = {} if chart == "operator" else {"store": STORE, "inputs": {"model": DIGEST} if chart == "reward" else {}}
+    (pod,) = pods(render(chart, values | {"runAsUser": None}))
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    (pod,) = pods(render(chart, values | {"runAsUser": 1000680000}))
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"] == 1000680000
+
+
+def test_gang_scheduler_can_be_named() -> None:
+    policy = {"minAvailable": 2, "queue": "research"}
+    values = {"store": STORE, "schedulerName": "volcano", "schedulingPolicy": policy, "nodes": 2}
+    objects = render("curate", values)
+    (job,) = [item for item in objects if item["kind"] == "PyTorchJob"]
+    assert job["spec"]["runPolicy"]["schedulingPolicy"] == policy
+    assert [pod["schedulerName"] for pod in pods(objects)] == ["volcano"]
+    (plain,) = [item for item in render("curate", {"store": STORE}) if item["kind"] == "PyTorchJob"]
+    assert not {"schedulingPolicy", "suspend"} & set(plain["spec"]["runPolicy"])
+
+
+def test_operator_has_the_pod_values_of_the_stage_charts() -> None:
+    values = {
+        "store": {"secretName": "", "caConfigMap": "corp-ca"},
+        "serviceAccountAnnotations": {"role": "bucket"},
+        "affinity": {"nodeAffinity": {}},
+        "envFrom": [{"secretRef": {"name": "proxy"}}],
+        "volumes": [{"name": "more", "emptyDir": {}}],
+        "volumeMounts": [{"name": "more", "mountPath": "/more"}],
+    }
+    objects = render("operator", values)
+    (account,) = [item for item in objects if item["kind"] == "ServiceAccount"]
+    assert account["metadata"]["annotations"] == {"role": "bucket"}
+    (pod,) = pods(objects)
+    (container,) = pod["containers"]
+    assert pod["affinity"] == values["affinity"] and container["envFrom"] == values["envFrom"]
+    assert {"name": "store-ca", "configMap": {"name": "corp-ca"}} in pod["volumes"] and values["volumes"][0] in pod[
+        "volumes"
+    ]
+    assert {"name": "EDITR1_S3_CA_BUNDLE", "value": "/etc/editr1-ca/ca.crt"} in container["env"]
+    assert not [item for item in container["env"] if item["name"] == "EDITR1_S3_ACCESS_KEY"]
+    other = render("operator", {"serviceAccountName": "bucket-role"})
+    assert not [item for item in other if item["kind"] == "ServiceAccount"]
+    subjects = [item["subjects"][0]["name"] for item in other if item["kind"] == "RoleBinding"]
+    assert subjects == [pod["serviceAccountName"] for pod in pods(other)] == ["bucket-role"]
 
 
 def test_deployment_sets_replicas_only_without_autoscaling() -> None:
