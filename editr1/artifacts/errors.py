@@ -34,6 +34,15 @@ class AccessDenied(StoreError):
     exit_code = ExitCode.CONFIG
 
 
+class KeysNoLongerAccepted(AccessDenied):
+    """The store accepted the credentials before and rejects them now: they were replaced or have expired.
+
+    The next attempt of a stage uses the current ones, so the error is retried, but not by this process.
+    """
+
+    exit_code = ExitCode.TRANSIENT
+
+
 class ArtifactNotFound(StoreError):
     """The artifact, object or record does not exist in the store."""
 

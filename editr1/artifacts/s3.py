@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
@@ -37,6 +38,13 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _MAX_PARTS = 9_000  # S3 allows 10,000 parts per upload
 _MD5 = re.compile("[0-9a-f]{32}")
+
+
+_FULL_URI: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+_IDENTITY: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", _FULL_URI)
+"""Environment variables that give a pod an identity: IAM roles for service accounts, ECS, and EKS Pod Identity."""
+_NODE_ADDRESSES: Final = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")
+"""Addresses of the agents of ECS and of EKS Pod Identity, which AWS libraries also reach without TLS."""
 
 
 class S3Objects:
@@ -64,7 +72,7 @@ class S3Objects:
         self._prefix = f"{config.prefix}/" if config.prefix else ""
         endpoint = f"{'https' if secure else 'http'}://{host}"
         self.url = f"{config.url} at {endpoint}"
-        self._errors = S3Errors(config, endpoint, self.url)
+        self._errors = S3Errors(config, endpoint, self.url, self._reject_code)
         self._etag_is_md5 = True
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
@@ -134,6 +142,16 @@ class S3Objects:
                 if not item.is_dir:
                     yield str(item.object_name).removeprefix(self._prefix)
 
+    def _reject_code(self) -> str:
+        """Return the code with which the server rejects a listing, or an empty string. A rejected HEAD request has no code."""
+        try:
+            next(iter(self._client.list_objects(self._bucket, prefix=self._prefix)), None)
+        except S3Error as error:
+            return error.code or ""
+        except Exception:  # Only the code of a rejection matters here.
+            return ""
+        return ""
+
     def _get(self, key: str) -> tuple[bytes, str]:
         with self._errors.translated(key):
             response = self._client.get_object(self._bucket, self._name(key))
@@ -200,18 +218,55 @@ def _credentials(config: StoreConfig) -> Provider:
         missing = config.secret_key_env if access else config.access_key_env
         raise AccessDenied(f"{config.url}: {missing} is not set; access key and secret key must be set together")
     sources: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
-    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") or os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        sources.append(IamAwsProvider())
     for source in sources:
         try:
             source.retrieve()
         except Exception:  # Credential providers raise different exceptions if they find no credentials.
             continue
         return source
+    if identity := next((name for name in _IDENTITY if os.environ.get(name)), None):
+        return _identity(config, identity)
     raise AccessDenied(
         f"{config.url}: no credentials; set {config.access_key_env} and {config.secret_key_env} "
-        "(or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a shared AWS credentials file)"
+        "(or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared AWS credentials file, or the identity of a pod)"
     )
+
+
+def _identity(config: StoreConfig, variable: str) -> Provider:
+    """Return a provider that requests the keys of the pod's identity and renews them. ``variable`` is named in messages."""
+    if variable == _FULL_URI:
+        _check_full_uri(os.environ[variable])
+    provider = IamAwsProvider()
+    try:
+        provider.retrieve()
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        raise StoreUnreachable(
+            f"{config.url}: no credentials from the identity in {variable}, because its server is not reachable: {error}"
+        ) from error
+    except Exception as error:  # Providers raise different exceptions for a response without credentials.
+        raise AccessDenied(f"{config.url}: no credentials from the identity in {variable}: {error}") from error
+    return provider
+
+
+def _check_full_uri(uri: str) -> None:
+    """Raise ConfigError unless the URI is one to which AWS libraries send the token: HTTPS, or an address of the node itself."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname or ""
+    except ValueError:  # The brackets of an IPv6 address do not match.
+        parts, host = urlsplit(""), ""
+    if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_on_node(host))):
+        return
+    raise ConfigError(
+        f"{_FULL_URI}={uri!r}: must be an https address, or an http address of this node (loopback or {', '.join(_NODE_ADDRESSES)})"
+    )
+
+
+def _is_on_node(host: str) -> bool:
+    try:
+        return host == "localhost" or host in _NODE_ADDRESSES or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _matches(data: bytes, etag: str) -> bool:

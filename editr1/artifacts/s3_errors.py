@@ -5,9 +5,10 @@ This is the only module that decides whether such an error is temporary.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Final
@@ -15,7 +16,14 @@ from typing import Final
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, NameResolutionError
 
-from editr1.artifacts.errors import AccessDenied, ArtifactNotFound, StoreError, StoreMisconfigured, StoreUnreachable
+from editr1.artifacts.errors import (
+    AccessDenied,
+    ArtifactNotFound,
+    KeysNoLongerAccepted,
+    StoreError,
+    StoreMisconfigured,
+    StoreUnreachable,
+)
 from editr1.config.store import StoreConfig
 
 _MISSING: Final = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
@@ -28,6 +36,9 @@ _DENIED: Final = (
     "InvalidToken",
     "SignatureDoesNotMatch",
 )
+_REJECTED_KEYS: Final = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
+ACCEPTED_VARIABLE: Final = "EDITR1_STORE_KEYS_ACCEPTED"
+"""Environment variable that the launcher of a process sets if the store has accepted the same credentials."""
 _WRONG_SETTINGS: Final = (
     "AuthorizationHeaderMalformed",  # the region is wrong
     "IllegalLocationConstraintException",
@@ -45,11 +56,14 @@ class S3Errors:
 
     Attributes:
         answered: set when the server has responded to a request, which shows that its host name is correct.
+        accepted: set when a request has succeeded, which shows that the credentials were valid.
     """
 
-    def __init__(self, config: StoreConfig, endpoint: str, url: str) -> None:
-        self._config, self._endpoint, self._url = config, endpoint, url
+    def __init__(self, config: StoreConfig, endpoint: str, url: str, reject_code: Callable[[], str]) -> None:
+        """``reject_code`` makes a request and returns the code with which it is rejected, or an empty string."""
+        self._config, self._endpoint, self._url, self._reject_code = config, endpoint, url, reject_code
         self.answered = False
+        self.accepted = bool(os.environ.get(ACCEPTED_VARIABLE))
 
     @contextmanager
     def translated(self, key: str) -> Iterator[None]:
@@ -61,7 +75,7 @@ class S3Errors:
         except (MinioException, HTTPError, HTTPException, OSError, *_PARSE_ERRORS) as error:
             raise self.of(key, error) from error
         else:
-            self.answered = True
+            self.answered = self.accepted = True
 
     def of(self, key: str, error: Exception) -> StoreError:
         """Return the store error for an exception of the client during an access to ``key``."""
@@ -112,6 +126,13 @@ class S3Errors:
             )
         if code == "RequestTimeTooSkewed":
             return StoreMisconfigured(f"{access}; set the clock of this machine")
+        if self.accepted and code in _DENIED:
+            exact = self._reject_code() if code == "AccessDenied" else code
+            if exact in _REJECTED_KEYS:
+                return KeysNoLongerAccepted(
+                    f"{self._url}: access to {key} is denied ({exact}), but the same credentials were accepted before, so they were "
+                    "replaced or have expired; the stage can be started again with the current ones"
+                )
         if code in _DENIED or (status in (401, 403) and not code):
             return AccessDenied(f"{self._url}: access to {key} is denied ({code}); {self._check_credentials()}")
         if code in _WRONG_SETTINGS:

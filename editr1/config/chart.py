@@ -177,11 +177,15 @@ class NetworkPolicyValues(ChartSettings):
     """A NetworkPolicy for the stage's pods."""
 
     enabled: bool = False
-    """Create the NetworkPolicy. It allows egress to DNS, to the ports in ``egressPorts``, and to the stage's own
-    pods."""
+    """Create the NetworkPolicy. It allows egress to the ports in ``dnsPorts`` and ``egressPorts``, to the stage's own pods,
+    and what ``extraEgress`` allows."""
     egress_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 80, 8333, 9000, 4317, 4318, 8000]
     """TCP ports to which the pods may connect, at any address. Include the ports of the artifact store, the trace
     collector, the reward service and the Hugging Face Hub."""
+    dns_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [53]
+    """Ports on which the cluster's DNS pods listen, for UDP and TCP. Those of OpenShift listen on 5353."""
+    extra_egress: Objects = []
+    """Additional egress rules of the NetworkPolicy, as a list of Kubernetes NetworkPolicyEgressRule objects."""
     ingress_from: Objects = []
     """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may connect to the pods of a reward service.
     If empty, every pod of the namespace may connect to them. Other stages do not use this value."""

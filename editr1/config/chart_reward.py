@@ -113,7 +113,7 @@ class RewardValues(StageValues):
 
     inputs: dict[str, Reference] = {}
     """Inputs of the stage, as a mapping from input name to reference. The input ``model`` is the verifier to serve."""
-    config: ServeConfig = ServeConfig(host="0.0.0.0")
+    config: ServeConfig = ServeConfig(host="*")
     """Settings of the reward server."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Number of replicas if the autoscaling mode is "none"."""

@@ -34,7 +34,7 @@ class ServeConfig(Settings):
     """Settings of the reward server: address, generation and request limits."""
 
     host: str = "127.0.0.1"
-    """Address on which the server listens. Use ``0.0.0.0`` in a pod."""
+    """Address on which the server listens. ``*`` stands for all IPv4 and IPv6 addresses, which pods use."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """TCP port on which the server listens. With 0, the server chooses a free port."""

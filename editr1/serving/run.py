@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from editr1.telemetry.log import configure_logging, requested_format
 from editr1.verifier.trace_lengths import check_token_limit
 
 log = logging.getLogger("editr1.serving")
+_BACKLOG = 2048
 
 
 class GoldenFailed(Editr1Error, RuntimeError):
@@ -96,13 +98,27 @@ def serve(
     app = create_app(engine, config, golden, resolver=resolver)
     server = _Server(app, config, on_ready, should_stop)
     try:
-        server.run()
-    except SystemExit as error:
+        server.run(sockets=_listeners(config))
+    except (SystemExit, OSError) as error:
         raise AddressUnavailable(_address_unavailable(config)) from error
     if server.failure is not None:
         raise GoldenFailed(server.failure)
     if not server.started:
         raise AddressUnavailable(_address_unavailable(config))
+
+
+def _listeners(config: ServeConfig) -> list[socket.socket] | None:
+    """Return the socket for all addresses, or None if the settings name an address, which uvicorn binds.
+
+    uvicorn listens on one family only, but a cluster can give its pods IPv4 or IPv6 addresses.
+    """
+    if config.host != "*":
+        return None
+    if socket.has_dualstack_ipv6():
+        family, both = socket.AF_INET6, True
+    else:
+        family, both = socket.AF_INET, False
+    return [socket.create_server(("", config.port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)]
 
 
 def _address_unavailable(config: ServeConfig) -> str:
@@ -128,7 +144,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 timeout_graceful_shutdown=max(1, round(config.drain_timeout_seconds)),
                 timeout_keep_alive=75,
-                backlog=2048,
+                backlog=_BACKLOG,
             )
         )
         self.failure: str | None = None
@@ -172,6 +188,8 @@ class _Server(uvicorn.Server):
 
     def _url(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()[:2]
+        if self._serve_config.host == "*":
+            host = "127.0.0.1"
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

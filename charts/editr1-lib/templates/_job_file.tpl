@@ -126,14 +126,19 @@ spec:
             matchLabels:
               {{- include "editr1.selectorLabels" . | nindent 14 }}
     - ports:
-        - port: 53
+        {{- range .Values.networkPolicy.dnsPorts }}
+        - port: {{ . }}
           protocol: UDP
-        - port: 53
+        - port: {{ . }}
           protocol: TCP
+        {{- end }}
         {{- range .Values.networkPolicy.egressPorts }}
         - port: {{ . }}
           protocol: TCP
         {{- end }}
+    {{- with .Values.networkPolicy.extraEgress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end -}}
 {{- end -}}
 

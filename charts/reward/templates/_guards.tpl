@@ -1,6 +1,6 @@
 {{/* Settings of the reward server as JSON: those in the values, with the fields that the chart determines. */}}
 {{- define "editr1.rewardConfig" -}}
-{{- $forced := dict "host" "0.0.0.0" "port" 8000 -}}
+{{- $forced := dict "host" "*" "port" 8000 -}}
 {{- if .Values.vllm.enabled -}}
 {{- $openai := dict "base_url" "http://127.0.0.1:8001/v1" "model" "verifier" -}}
 {{- $forced = merge $forced (dict "engine" "openai" "openai" (merge $openai (default dict .Values.config.openai))) -}}

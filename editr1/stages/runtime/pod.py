@@ -35,6 +35,7 @@ from tenacity import (
 
 from editr1.artifacts import ArtifactStore, OutageWait, StoreError, open_store
 from editr1.artifacts.outage import OutageTolerance
+from editr1.artifacts.s3_errors import ACCEPTED_VARIABLE
 from editr1.errors import ExitCode, shell_code
 from editr1.parallel.heartbeat import BEAT_SECONDS, FOLDER_VARIABLE, HeartbeatWatch, stage_file
 from editr1.runs.checkpoints import StageCheckpoints
@@ -185,6 +186,7 @@ class _Attempt:
         beats.mkdir(exist_ok=True)
         environment = {**os.environ, CONFIG_VARIABLE: str(file), "PYTHONSAFEPATH": "1", FOLDER_VARIABLE: str(beats)}
         environment["TRACEPARENT"] = traceparent() or ""
+        environment[ACCEPTED_VARIABLE] = "1"  # The attempt has been written to the store.
         if KINDS[job.kind].distributed:
             logs = job.workdir / "logs"
             logs.mkdir(exist_ok=True)

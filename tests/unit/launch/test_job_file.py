@@ -106,7 +106,7 @@ GRPO = (
 )
 SERVE = (
     StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST}, heartbeat_timeout_seconds=77.5),
-    ServeConfig(host="0.0.0.0", port=8000, max_batch_size=3).model_dump(mode="json"),
+    ServeConfig(host="*", port=8000, max_batch_size=3).model_dump(mode="json"),
     SET_ON_THE_CLUSTER | SERVICE_HAS_NO,
 )
 
