@@ -72,6 +72,12 @@ def wait_for(condition, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def test_server_listens_on_all_ipv4_and_ipv6_addresses(start_server) -> None:
+    port = start_server(host="*").url.rpartition(":")[2]
+    for host in ["127.0.0.1", "[::1]"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]:
+        assert httpx.get(f"http://{host}:{port}/readyz", trust_env=False).text == "ready\n"
+
+
 def post(url: str, body: bytes, timeout: float = 60) -> httpx.Response:
     return httpx.post(f"{url}/v1/score", content=body, timeout=timeout, trust_env=False)
 
