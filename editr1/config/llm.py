@@ -37,7 +37,7 @@ class ServerConfig(Settings):
         found = [name for name in _FIXED if name in value]
         if found:
             raise ValueError(f"the field {found[0]!r} cannot be set here; remove it from extra_body")
-        return value
+        return {name: _with_integers(item) for name, item in value.items()}
 
 
 class EndpointConfig(ServerConfig):
@@ -78,3 +78,15 @@ class VlmConfig(Settings):
     """Price per million prompt tokens. Reported costs are in the currency of this price."""
     completion_price: Annotated[float, Field(ge=0.0)] = 0.0
     """Price per million completion tokens, in the same currency as ``prompt_price``."""
+
+
+def _with_integers(value: JsonValue) -> JsonValue:
+    """Return the value with integers for numbers such as 1.0.
+
+    Helm writes 1.0 as 1, so a pod would otherwise compute another key from the same settings.
+    """
+    if isinstance(value, dict):
+        return {name: _with_integers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -14,7 +14,7 @@ from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.values import chart_of, release_name
 from editr1.runs.job import CONFIG_VARIABLE, RuntimeSettings, StageJob, read_job
 from editr1.runs.kinds import Kind
-from editr1.runs.resolve import ResolvedStage
+from editr1.runs.resolve import ResolvedStage, check_key, full_config, stage_key
 from editr1.runs.spec import StageSpec
 from editr1.serving.identity import RewardIdentity
 
@@ -135,3 +135,30 @@ def test_pod_reads_every_field_of_the_job(
     )
     at_default = {name for name, value in leaves(bare).items() if given[name] == value} - exceptions.keys()
     assert not at_default, "give these fields other values in job_of, so that the comparison covers them"
+
+
+EXTRA_BODY = {"a": 1.0, "b": None, "c": 1e-7, "d": [2.0, {"e": 0.5}], "f": True, "g": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "config"),
+    [
+        (Kind.CURATE, {}, {"curation": {"endpoints": {"default": {"extra_body": EXTRA_BODY}}}}),
+        (Kind.SFT, {"rows": DIGEST, "model": DIGEST}, {"learning_rate": 1e-5}),
+        (Kind.GCPO, {"pairs": DIGEST, "model": DIGEST}, {}),
+        (Kind.GRPO, {"cases": DIGEST, "editor": DIGEST}, {"beta": 0.0}),
+        (Kind.EVALUATE, {"pairs": DIGEST, "sft": DIGEST}, {}),
+    ],
+)
+def test_key_belongs_to_the_job_that_a_chart_renders(
+    kind: Kind, inputs: dict[str, str], config: dict[str, Any]
+) -> None:
+    stage = StageSpec(name="s", kind=kind, inputs=inputs)
+    reward = RewardIdentity(model=DIGEST, settings={"temperature": 1.0}) if kind is Kind.GRPO else None
+    config = full_config(kind, config, 7)
+    resolved = ResolvedStage(config, inputs, stage_key(kind, config, inputs, 7, reward), reward)
+    endpoints = RewardEndpoints(("http://a:1",), DIGEST) if reward else None
+    job = build_job(stage, JobContext("demo", 7, StoreConfig(url="s3://b/p")), resolved, endpoints)
+    objects = Helm().render(chart_of(kind), "demo-s", "lab", chart_values(job, CLUSTER, stage=stage))
+    (text,) = [o["data"]["job.json"] for o in objects if o["kind"] == "ConfigMap" and "job.json" in o["data"]]
+    check_key(StageJob.model_validate_json(text))
