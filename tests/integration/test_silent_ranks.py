@@ -46,7 +46,14 @@ def test_stopped_rank_is_named_and_killed_with_a_code_that_is_retried(tmp_path: 
     )  # fmt: skip
     (tmp_path / "job.json").write_text(job.model_dump_json())
     path = f"{tmp_path}:{Path(__file__).parents[2]}"
-    environment = {**os.environ, "PYTHONPATH": path, "PET_NPROC_PER_NODE": "2", "MOMENT": moment}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PET_NPROC_PER_NODE": "2",
+        "MOMENT": moment,
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+    (tmp_path / "tmp").mkdir()
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, str(tmp_path / "job.json")],
@@ -58,3 +65,4 @@ def test_stopped_rank_is_named_and_killed_with_a_code_that_is_retried(tmp_path: 
     assert "it is killed now" in done.stderr.splitlines()[-1]
     assert "rank 0" not in "".join(warnings)
     assert time.monotonic() - start < 100.0
+    assert not list((tmp_path / "tmp").glob("torchelastic_*")), "a killed stage would leave the folder behind"

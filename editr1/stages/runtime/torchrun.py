@@ -29,6 +29,8 @@ def launch_ranks(module: str, job: StageJob) -> int:
     from torch.distributed.run import config_from_args, get_args_parser
 
     os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
+    # By default, torchrun creates a folder in /tmp, which a stage that is killed leaves behind.
+    os.environ.setdefault("PET_LOG_DIR", str(job.workdir / "logs"))
     # Do not reuse the TCP store of the first rendezvous: a node that replaces a lost node does not know this store,
     # and the nodes would wait for each other until they time out (torch 2.13,
     # DynamicRendezvousHandler.next_rendezvous).
