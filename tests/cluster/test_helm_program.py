@@ -57,7 +57,7 @@ def test_upgrade_that_changes_the_job_of_a_stage_is_refused(lab: Lab) -> None:
     before = lab.get("configmap", "upgraded")["data"]
     helm(lab, "upgrade", "upgraded", chart, "-f", values, "--set", "key=" + "b" * 64)
     for field, change in (
-        ("config", "config.test_fraction=0.5"),
+        ("config", "config.shapes.cases=30"),
         ("seed", "seed=1"),
         ("runtime", "heartbeatTimeoutSeconds=77"),
     ):
