@@ -39,7 +39,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
         **{f"end-{code}": exit_with(code) for code in (1, 2, 3, 4, 5, 129, 137, 143)},
         "pair": {"nodes": 2},
         "serve": {"preStopSeconds": 2},
-        "no-image": {"image": {"tag": "no-such-tag"}},
+        "absent-image": {"image": {"tag": "no-such-tag"}},
     }
     process = Operator(lab, tmp_path_factory.mktemp("operator"), EDITR1_REVISION=git_revision())
     process.start()
@@ -191,16 +191,16 @@ def test_missing_image_is_reported_and_fails_after_the_pending_timeout(lab: Lab,
     apply(
         lab,
         edit_run(
-            "no-image",
-            [{"name": "no-image", "kind": "curate", "config": SMALL_CURATION, "pending_timeout_seconds": 35}],
+            "absent-image",
+            [{"name": "absent-image", "kind": "curate", "config": SMALL_CURATION, "pending_timeout_seconds": 35}],
         ),
     )
-    until("the reason is reported", lambda: status(lab, "no-image").get("reason") == "NoImage", 34)
-    assert "no-such-tag" in lab.editr1("explain", "no-image").stdout
-    found = wait_state(lab, "no-image", "Failed", seconds=60)
+    until("the reason is reported", lambda: status(lab, "absent-image").get("reason") == "NoImage", 34)
+    assert "no-such-tag" in lab.editr1("explain", "absent-image").stdout
+    found = wait_state(lab, "absent-image", "Failed", seconds=60)
     assert found["reason"] == "PendingTooLong"
-    until("its job is deleted", lambda: not lab.kubectl("get", "pytorchjobs", "-o", "name").count("no-image"), 30)
-    lab.kubectl("delete", "editrun", "no-image")
+    until("its job is deleted", lambda: not lab.kubectl("get", "pytorchjobs", "-o", "name").count("absent-image"), 30)
+    lab.kubectl("delete", "editrun", "absent-image")
 
 
 def test_stage_past_its_deadline_commits_a_checkpoint_and_fails(lab: Lab, operator: Operator, curated: str) -> None:
@@ -234,7 +234,7 @@ def test_exhausted_quota_is_reported_and_the_run_starts_once_it_is_removed(lab: 
 def test_run_suspended_and_resumed_in_each_stage_completes(
     lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
 ) -> None:
-    body = small("paused")
+    body = small("halted")
     for item in body["spec"]["stages"]:
         # Each stage runs long enough to be suspended, so its outputs differ from those of the uninterrupted run.
         item["config"] |= {"sft": {"max_steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
@@ -244,15 +244,15 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
             item["config"]["shapes"] |= {"cases": 150}
     apply(lab, body)
     for name in ("curate", "sft", "gcpo", "grpo", "evaluate"):
-        until(f"{name} is running", lambda name=name: stage(lab, "paused", name).get("state") == "Running", 240, 0.3)
+        until(f"{name} is running", lambda name=name: stage(lab, "halted", name).get("state") == "Running", 240, 0.3)
         time.sleep(2)
-        assert "suspended run paused" in lab.editr1("suspend", "paused").stdout
-        wait_state(lab, "paused", "Suspended", seconds=30)
+        assert "suspended run halted" in lab.editr1("suspend", "halted").stdout
+        wait_state(lab, "halted", "Suspended", seconds=30)
         until("all pods are deleted", lambda: not running_pods(lab), 60)
-        assert "resumed run paused" in lab.editr1("resume", "paused").stdout
-    found = wait_state(lab, "paused", "Done", "Failed", seconds=240)
+        assert "resumed run halted" in lab.editr1("resume", "halted").stdout
+    found = wait_state(lab, "halted", "Done", "Failed", seconds=240)
     assert found["state"] == "Done" and all(item.get("failures", 0) == 0 for item in found["stages"])
-    lab.kubectl("delete", "editrun", "paused")
+    lab.kubectl("delete", "editrun", "halted")
 
 
 def test_job_that_another_controller_suspends_stays_suspended(lab: Lab, operator: Operator, curated: str) -> None:

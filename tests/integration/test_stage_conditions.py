@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from editr1.artifacts import open_store
 from editr1.config.store import StoreConfig
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, EditCase, Quadruple, SftRow
 from editr1.errors import ExitCode
+from editr1.runs.job import CONFIG_VARIABLE, StageJob
+from editr1.runs.kinds import Kind
 from editr1.runs.record import newest_result
 from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import generate_cases
@@ -56,6 +60,32 @@ def test_environment_of_the_machine_does_not_change_the_model(tmp_path: Path) ->
             open_store(StoreConfig(url=(tmp_path / name / "store").as_uri())).manifest(result.outputs["model"]).files
         )
     assert digests[0] == digests[1]
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from editr1.stages.runtime import entry
+
+def signalled(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(float(sys.argv[2]))
+
+setattr(entry, sys.argv[1], signalled)
+entry.launch_ranks = signalled if sys.argv[1] == "launch_ranks" else lambda *_: 0
+entry.main(None, "editr1.stages.sft")
+"""
+
+
+@pytest.mark.parametrize(("moment", "seconds"), [("write_earlier_checkpoints", "0"), ("launch_ranks", "60")])
+def test_sigterm_before_the_ranks_are_started_ends_the_stage(tmp_path: Path, moment: str, seconds: str) -> None:
+    job = StageJob(
+        run="r", stage="s", kind=Kind.SFT, seed=0, store=StoreConfig(url=tmp_path.as_uri()), workdir=tmp_path / "work"
+    )
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), CONFIG_VARIABLE: str(tmp_path / "job.json")}
+    command = [sys.executable, "-c", SIGNALLED, moment, seconds]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=50)
+    assert done.returncode == ExitCode.TERMINATED, done.stderr
 
 
 def test_service_that_begins_to_refuse_every_edit_ends_the_stage_after_its_checkpoint(tmp_path: Path) -> None:

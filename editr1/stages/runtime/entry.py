@@ -54,7 +54,13 @@ def main(body: Body, module: str) -> None:
     remove_numeric_variables()
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
-            write_earlier_checkpoints(job, _stop_flag())
+            stop = _stop_flag()
+            write_earlier_checkpoints(job, stop)
+            # From here on, SIGTERM ends this process until torchrun's launcher, which passes it on to the ranks, has replaced the
+            # handler. The flag would lose a signal that arrives while torch is imported.
+            signal.signal(signal.SIGTERM, _exit)
+            if stop():
+                sys.exit(ExitCode.TERMINATED)
             sys.exit(launch_ranks(module, job))
         code = _run(body, job)
     except ModuleNotFoundError as error:
@@ -181,6 +187,10 @@ def _destroy_process_group() -> bool:
 def _log_lines(error: Exception) -> None:
     for line in str(error).splitlines() or [type(error).__name__]:
         log.error("%s", line)
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(ExitCode.TERMINATED)
 
 
 def _stop_flag() -> _StopFlag:
