@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from editr1.launch.kubernetes.client import KubernetesClient
+from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.resources import PART_OF
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
@@ -151,12 +152,20 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 
 async def wait_for_kinds(client: KubernetesClient) -> None:
-    """Wait until every watched kind is installed in the cluster, because kopf only looks up the kinds when it starts."""
-    while missing := await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS):
-        message = (
-            "kinds not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
-        )
-        log.warning(message, ", ".join(missing), KINDS_INTERVAL_SECONDS)
+    """Wait until every watched kind is installed in the cluster, because kopf only looks up the kinds when it starts.
+
+    While the API server does not respond, the wait continues.
+    """
+    while True:
+        try:
+            missing = await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS)
+        except ClusterUnreachable as error:  # kopf would repeat the startup handler only after a minute.
+            log.warning("%s; checking again in %.0f s", error, KINDS_INTERVAL_SECONDS)
+        else:
+            if not missing:
+                return
+            message = "kinds not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
+            log.warning(message, ", ".join(missing), KINDS_INTERVAL_SECONDS)
         await asyncio.sleep(KINDS_INTERVAL_SECONDS)
 
 

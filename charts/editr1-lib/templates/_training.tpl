@@ -103,7 +103,7 @@ spec:
 
 {{- define "editr1.trainingNotes" -}}
 {{- $name := include "editr1.name" . -}}
-Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queueName }}created and suspended; it is waiting for admission{{ else }}starting{{ end }}.
+Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queueName }}created{{ if .Values.queueName }} and waits for admission by its queue{{ else }} and suspended{{ end }}{{ else }}starting{{ end }}.
 
   editr1 status {{ $name }} -n {{ .Release.Namespace }}
   editr1 logs {{ $name }} -n {{ .Release.Namespace }} -f

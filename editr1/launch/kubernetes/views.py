@@ -76,13 +76,14 @@ class PodView:
 
     @property
     def kept_by(self) -> list[str]:
-        """Return the names of the containers that keep the pod running although the stage's process has ended.
+        """Return the names of the containers that keep the pod although the stage's process has ended.
 
-        An example is the proxy of a service mesh. The phase of such a pod stays Running.
+        An example is the proxy of a service mesh. The phase of such a pod does not become Succeeded or Failed, also if the
+        container waits for its image or for its next start.
         """
-        if self.phase != "Running" or self.main is None or self.main.exit_code is None:
+        if self.phase not in ("Running", "Pending") or self.main is None or self.main.exit_code is None:
             return []
-        return [item.name for item in self.containers if item.running and not item.init]
+        return [item.name for item in self.containers if (item.running or item.waiting) and not item.init]
 
 
 @dataclass(frozen=True)

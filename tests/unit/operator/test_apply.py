@@ -9,9 +9,10 @@ from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.parse import job_view
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.actions import DeleteJob, EnsureService, Launch, ReleaseService
+from editr1_operator.actions import DeleteJob, EnsureService, Launch, ReleaseService, SetSuspended
 from editr1_operator.apply import Applier
 from editr1_operator.cache import Cache
 from editr1_operator.objects import MANAGED_BY, Objects, shared_name
@@ -65,9 +66,14 @@ class Server:
 
     def patch(self, kind: str, _namespace: str, name: str, body: dict[str, Any], part: str = "") -> Any:
         found = self.objects[kind, name]
-        if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
+        if kind != "PyTorchJob" and body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
             raise RequestRefused(409, "conflict")
         self._version += 1
+        if kind == "PyTorchJob":
+            annotations = {**found["metadata"].get("annotations", {}), **body["metadata"]["annotations"]}
+            found["metadata"]["annotations"] = {key: value for key, value in annotations.items() if value is not None}
+            found["spec"]["runPolicy"] |= body["spec"]["runPolicy"]
+            return found
         found["metadata"] |= {**body["metadata"], "resourceVersion": str(self._version)}
         return found
 
@@ -97,6 +103,20 @@ def test_job_is_owned_by_its_run_and_has_its_attempt_number() -> None:
     assert [owner["uid"] for owner in job["metadata"]["ownerReferences"]] == ["uid-a"]
     assert job["spec"]["pytorchReplicaSpecs"]["Master"]["restartPolicy"] == "Never"
     assert server.log[-1] == ("apply", "PyTorchJob"), "the job was applied before the objects that it needs"
+
+
+def test_job_is_marked_while_it_is_suspended_by_its_run() -> None:
+    server = Server()
+    own = applier(server)
+    assert own.apply([Launch("curate", 1)]) == {}
+    seen = []
+    for suspended in (True, False):
+        assert own.apply([SetSuspended("curate", suspended)]) == {}
+        job = job_view(server.objects["PyTorchJob", "a-curate"])
+        seen.append((job.suspended, job.suspended_by_run))
+    server.objects["PyTorchJob", "a-curate"]["spec"]["runPolicy"]["suspend"] = True  # A queue controller suspends it.
+    job = job_view(server.objects["PyTorchJob", "a-curate"])
+    assert seen == [(True, True), (False, False)] and (job.suspended, job.suspended_by_run) == (True, False)
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "ServiceAccount", "PyTorchJob"])

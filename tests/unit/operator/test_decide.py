@@ -40,6 +40,12 @@ CHILD = curate("more", kind="sft", inputs={"rows": "stage:data/rows", "model": "
 STARTING_STATUS = launched_status(state=S, pending_since=NOW - 10)
 
 
+def kept(code: int) -> PodView:
+    """Return a pod whose stage exited with ``code``, and which a proxy keeps running."""
+    containers = (ContainerView("pytorch", exit_code=code), ContainerView("proxy", running=True))
+    return replace(RUNNING_POD, containers=containers)
+
+
 def pulling(pod: PodView = POD) -> PodView:
     return replace(pod, containers=(replace(pod.containers[0], waiting="ImagePullBackOff"),))
 
@@ -136,6 +142,20 @@ CASES = {
         Reason.RETRIES_SPENT,
         (),
         "no retries are left (retries: 2)",
+    ),
+    "a stage that failed in a pod that a sidecar keeps has failed": Case(
+        single_stage(launched_status(), observed_job(kept(2), result_read=True)),
+        *(F, Reason.EXIT_PERMANENT, (), "is kept by a sidecar, its container proxy"),
+    ),
+    "the result of a stage counts although a sidecar keeps its pod": Case(
+        single_stage(launched_status(), observed_job(kept(0), result=RESULT)), D, Reason.DONE
+    ),
+    "the job of a done stage is deleted if a sidecar keeps its pod": Case(
+        single_stage(
+            launched_status(state=D, reason=Reason.DONE, attempts=[launched(100, 0)]),
+            observed_job(kept(0), result=RESULT),
+        ),
+        *(D, Reason.DONE, (DeleteJob("data", "u1"),)),
     ),
     "the job of an earlier attempt is deleted": Case(
         single_stage(

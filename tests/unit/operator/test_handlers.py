@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 import pytest
 
+from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1_operator import handlers
 from editr1_operator.handlers import Handlers
 from editr1_operator.options import Options
@@ -32,6 +33,13 @@ def job(version: str) -> dict[str, Any]:
     return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta, "spec": spec, "status": {}}
 
 
+def answer(value: Any) -> Any:
+    """Return the value, or raise it if it is an error."""
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
 async def until(condition: Any) -> None:
     end = time.monotonic() + 20
     while not condition():
@@ -42,8 +50,8 @@ async def until(condition: Any) -> None:
 def test_watch_events_reconcile_the_run_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
     reconciled: list[tuple[str, str]] = []
     deleted: list[str] = []
-    probes, missing = Probes(), [["PyTorchJob"], []]
-    client = SimpleNamespace(missing_kinds=lambda _kinds: missing.pop(0))
+    probes, missing = Probes(), [ClusterUnreachable("503"), ["PyTorchJob"], []]
+    client = SimpleNamespace(missing_kinds=lambda _kinds: answer(missing.pop(0)))
     reconciler = SimpleNamespace(
         reconcile=reconciled.append, record_deletion=lambda body: deleted.append(body["metadata"]["name"])
     )

@@ -181,3 +181,22 @@ def test_pod_that_kubernetes_will_end_is_still_running() -> None:
     assert state_of(release(JOB, kept(2, init=True))).phase is Phase.RUNNING
     alone = replace(POD, phase="Running", containers=(ContainerView("pytorch", exit_code=2),))
     assert state_of(release(JOB, alone)).phase is Phase.RUNNING
+
+
+def test_sidecar_that_runs_is_found_in_the_json_of_a_pod() -> None:
+    running = {"state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}}
+    ended = {"name": "pytorch", "state": {"terminated": {"exitCode": 2, "reason": "Error"}}}
+    status = {
+        "phase": "Running",
+        "initContainerStatuses": [{"name": "native", **running}],
+        "containerStatuses": [ended, {"name": "mesh-proxy", **running}],
+    }
+    pod = pod_view({"metadata": {"name": "p"}, "spec": {}, "status": status})
+    assert pod.kept_by == ["mesh-proxy"], "a native sidecar ends with the pod"
+
+
+@pytest.mark.parametrize(("phase", "waiting"), [("Running", "CrashLoopBackOff"), ("Pending", "ImagePullBackOff")])
+def test_exit_of_the_stage_counts_although_its_sidecar_cannot_start(phase: str, waiting: str) -> None:
+    containers = (ContainerView("pytorch", exit_code=2), ContainerView("proxy", waiting=waiting))
+    state = state_of(release(JOB, replace(POD, phase=phase, containers=containers)))
+    assert (state.phase, state.exit_code) == (Phase.FAILED, 2)
