@@ -3,6 +3,9 @@
 {{- if not .Values.store.url -}}
 {{- fail "store.url is not set: set it to the artifact store, such as --set store.url=s3://my-bucket/editr1" -}}
 {{- end -}}
+{{- if and (hasKey .Values "queueName") .Values.queueName .Values.suspend -}}
+{{- fail "queueName and suspend are both set, but Kueue decides when a job with a queue is suspended: set only one of them" -}}
+{{- end -}}
 {{- if and .Values.scratch.claim (gt (int (default 1 .Values.nodes)) 1) -}}
 {{- fail "scratch.claim is set and nodes is above 1, but many volumes can be mounted on one node only: leave scratch.claim empty, so that each pod gets a separate volume" -}}
 {{- end -}}

@@ -202,6 +202,7 @@ def test_grace_period_covers_drain_and_pre_stop() -> None:
         ("operator", {"namespaces": ["Team.A"]}, "/namespaces/0"),
         ("operator", {"namespaces": [""]}, "/namespaces/0"),
         ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "nodes": 2, "scratch": {"claim": "c"}}, "scratch.claim"),
+        ("curate", {"queueName": "research", "suspend": True}, "queueName and suspend are both set"),
         ("grpo", {"inputs": {"cases": DIGEST, "editor": DIGEST}}, "reward is not set"),
         (
             "grpo",
