@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import ipaddress
 import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, BinaryIO, cast
+from urllib.parse import SplitResult, urlsplit
 
 import certifi
 import urllib3
 from minio import Minio
-from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider, StaticProvider
+from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, Provider, StaticProvider
 from minio.error import S3Error
 from minio.helpers import check_bucket_name
 from urllib3.util import Retry, Timeout
@@ -30,6 +29,7 @@ from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFoun
 from editr1.artifacts.hashing import CHUNK, VerifiedReader, opened_to_read
 from editr1.artifacts.objects import checked_key
 from editr1.artifacts.s3_errors import S3Errors
+from editr1.artifacts.s3_identity import pod_identity, proxy_pool
 from editr1.config.loader import ConfigError
 from editr1.config.proxies import proxy_for
 from editr1.config.store import StoreConfig
@@ -38,13 +38,6 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _MAX_PARTS = 9_000  # S3 allows 10,000 parts per upload
 _MD5 = re.compile("[0-9a-f]{32}")
-
-
-_FULL_URI: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
-_IDENTITY: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", _FULL_URI)
-"""Environment variables that give a pod an identity: IAM roles for service accounts, ECS, and EKS Pod Identity."""
-_NODE_ADDRESSES: Final = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")
-"""Addresses of the agents of ECS and of EKS Pod Identity, which AWS libraries also reach without TLS."""
 
 
 class S3Objects:
@@ -190,9 +183,7 @@ def _http_pool(config: StoreConfig, proxy: str | None) -> urllib3.PoolManager:
     }
     if proxy is None:
         return urllib3.PoolManager(**settings)
-    login = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
+    return proxy_pool(proxy, settings)
 
 
 def _endpoint(config: StoreConfig) -> tuple[str, bool]:
@@ -224,49 +215,12 @@ def _credentials(config: StoreConfig) -> Provider:
         except Exception:  # Credential providers raise different exceptions if they find no credentials.
             continue
         return source
-    if identity := next((name for name in _IDENTITY if os.environ.get(name)), None):
-        return _identity(config, identity)
+    if identity := pod_identity(config):
+        return identity
     raise AccessDenied(
         f"{config.url}: no credentials; set {config.access_key_env} and {config.secret_key_env} "
         "(or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared AWS credentials file, or the identity of a pod)"
     )
-
-
-def _identity(config: StoreConfig, variable: str) -> Provider:
-    """Return a provider that requests the keys of the pod's identity and renews them. ``variable`` is named in messages."""
-    if variable == _FULL_URI:
-        _check_full_uri(os.environ[variable])
-    provider = IamAwsProvider()
-    try:
-        provider.retrieve()
-    except (OSError, urllib3.exceptions.HTTPError) as error:
-        raise StoreUnreachable(
-            f"{config.url}: no credentials from the identity in {variable}, because its server is not reachable: {error}"
-        ) from error
-    except Exception as error:  # Providers raise different exceptions for a response without credentials.
-        raise AccessDenied(f"{config.url}: no credentials from the identity in {variable}: {error}") from error
-    return provider
-
-
-def _check_full_uri(uri: str) -> None:
-    """Raise ConfigError unless the URI is one to which AWS libraries send the token: HTTPS, or an address of the node itself."""
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-    except ValueError:  # The brackets of an IPv6 address do not match.
-        parts, host = urlsplit(""), ""
-    if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_on_node(host))):
-        return
-    raise ConfigError(
-        f"{_FULL_URI}={uri!r}: must be an https address, or an http address of this node (loopback or {', '.join(_NODE_ADDRESSES)})"
-    )
-
-
-def _is_on_node(host: str) -> bool:
-    try:
-        return host == "localhost" or host in _NODE_ADDRESSES or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _matches(data: bytes, etag: str) -> bool:

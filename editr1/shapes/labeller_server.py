@@ -122,7 +122,7 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, la
     """Run the server until it receives SIGINT or SIGTERM. The first line on standard output is the base URL.
 
     Args:
-        host: address to listen on.
+        host: address to listen on. ``*`` stands for all IPv4 and IPv6 addresses.
         port: port to listen on; 0 selects a free port.
         remote: allow a ``host`` that other machines can reach. The server does not authenticate its clients.
         labeller: the models to serve; by default those of the shapes dataset.
@@ -137,9 +137,12 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, la
             f"host: {host!r} can be reached from other machines, and this server does not authenticate clients;"
             " use a loopback address, or pass --remote to allow this"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=1024) as listener:
-        shown = f"[{host}]" if family == socket.AF_INET6 else host
+    everywhere = host in ("*", "::")
+    both = everywhere and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    address = ("" if everywhere else host, port)
+    with socket.create_server(address, family=family, dualstack_ipv6=both, backlog=1024) as listener:
+        shown = "127.0.0.1" if host == "*" else f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
         config = uvicorn.Config(
             create_app(labeller or ShapesLabeller()), log_level="warning", access_log=False, lifespan="off"
@@ -188,7 +191,11 @@ def _end_with_stdin() -> None:
 def main() -> None:
     """Parse the command line and run the server."""
     parser = argparse.ArgumentParser(prog="python -m editr1.shapes.labeller_server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; * for all IPv4 and IPv6 addresses (default: %(default)s)",
+    )
     parser.add_argument(
         "--port", type=int, default=8100, help="port to listen on; 0 selects a free one (default: %(default)s)"
     )

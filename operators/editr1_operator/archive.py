@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from editr1.artifacts import AccessDenied, ArtifactStore
+from editr1.artifacts.errors import KeysNoLongerAccepted
 from editr1.launch.kubernetes.errors import RequestRefused
 from editr1.launch.kubernetes.run_status import RunStatus, StageStatus
 from editr1.runs.kinds import KINDS, Kind
@@ -54,6 +55,8 @@ def archive_attempts(
         key = f"{stage_prefix(run, stage.name, stage.key)}cluster/attempt-{len(stage.attempts)}.json"
         try:
             store.put_record(key, json.dumps(entry, indent=1).encode())
+        except KeysNoLongerAccepted:  # The caller tries again later, with the new keys.
+            raise
         except AccessDenied as error:
             log.warning("cannot archive pods and events of %s: %s", stage.release, error)
 

@@ -86,7 +86,9 @@ def state_of(release: ReleaseView) -> StageState:
         return StageState(Phase.FAILED, reason or failed.message, code, restarts)
     if job.suspended:
         queued = f"waiting for admission by queue {job.queue}"
-        held = "suspended; use editr1 resume to continue, unless a queue controller or an administrator suspended the job"
+        held = (
+            "suspended; use editr1 resume to continue, unless a queue controller or an administrator suspended the job"
+        )
         reason = queued if job.queue else held
         return StageState(Phase.SUSPENDED, reason, restarts=restarts)
     if not job.service and (kept := _kept_state(release, restarts)):
