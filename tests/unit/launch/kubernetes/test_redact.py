@@ -91,9 +91,9 @@ def test_hidden_values_are_marked() -> None:
 
 def test_time_is_linear_in_the_length_of_a_log() -> None:
     def seconds(text: str) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         redacted_text(text)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     for unit in (
         "secret",
