@@ -123,10 +123,11 @@ def _checked(table: Path, raw_row: RawRow, raw: dict[str, Any]) -> ImportRow | T
         return TableError(table, number, "editor", fields.editor, fault)
     # A word can be written with one character or with a letter and an accent, which look the same.
     instruction = unicodedata.normalize("NFC", fields.instruction)
+    case_id = unicodedata.normalize("NFC", fields.case_id) if fields.case_id else _case_id(fields.source, instruction)
     return ImportRow(
         number=number,
         unit=raw_row.unit,
-        case_id=fields.case_id or _case_id(fields.source, instruction),
+        case_id=case_id,
         source=fields.source,
         instruction=instruction,
         edited=fields.edited,

@@ -70,6 +70,13 @@ def test_instruction_in_two_unicode_forms_is_one_case(folder: Path) -> None:
     assert pq.read_table(folder / "out/cases/cases.parquet").num_rows == 1
 
 
+def test_case_id_in_two_unicode_forms_is_one_case(folder: Path) -> None:
+    rows = [f"a.png,x,b.png,{form},,{unicodedata.normalize(form, 'grün')}" for form in ("NFC", "NFD")]
+    (folder / "t.csv").write_text("\n".join([HEADER.strip() + ",case_id", *rows]) + "\n")
+    assert run("data", "import", folder, "--table", folder / "t.csv", "--out", folder / "out").exit_code == 0
+    assert pq.read_table(folder / "out/cases/cases.parquet").num_rows == 1
+
+
 ROW = '"source": "a.png", "instruction": "x", "edited": "b.png", "editor": "e"'
 
 
